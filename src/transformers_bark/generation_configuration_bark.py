@@ -1,0 +1,258 @@
+"""How each stage samples, and the tokens and rates it works with. Loads the Hub's `generation_config.json` as it stands."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+from transformers import GenerationConfig
+
+from . import vocabulary
+from .configuration_bark import BarkConfig
+
+
+class _StageGenerationConfig(GenerationConfig):
+    """A stage's config: sampling fields of `GenerationConfig` plus the stage's own, given by `_own`."""
+
+    model_type: ClassVar[str]
+    _own: ClassVar[dict[str, Any]]
+    _positive: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.pop("model_type", None)
+        super().__init__(**{**self._own, **kwargs})
+        for name in self._positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+
+
+class BarkSemanticGenerationConfig(_StageGenerationConfig):
+    """Sampling and tokens of the semantic stage.
+
+    Args:
+        eos_token_id: id that ends a row; also the pad of the semantic history (`semantic_pad_token`).
+        temperature, top_k, top_p, do_sample: sampling; greedy unless `do_sample`.
+        max_new_tokens: most semantic tokens of a row.
+        min_eos_p: a row ends when the probability of the end, in the distribution sampled from, is at least this;
+            None switches the rule off. The original library uses 0.2.
+        text_encoding_offset: added to the tokenizer's ids.
+        text_pad_token, semantic_infer_token: ids that fill the text and that ask for the first token.
+        semantic_vocab_size: number of semantic tokens.
+        max_input_semantic_length: length of the text and of the history in the prompt.
+        semantic_rate_hz: semantic tokens per second of audio.
+    """
+
+    model_type = "semantic"
+    _own = {
+        "eos_token_id": vocabulary.SEMANTIC_VOCAB_SIZE,
+        "renormalize_logits": True,
+        "max_new_tokens": vocabulary.MAX_SEMANTIC_TOKENS,
+        "output_scores": False,
+        "return_dict_in_generate": False,
+        "output_hidden_states": False,
+        "output_attentions": False,
+        "temperature": 1.0,
+        "do_sample": False,
+        "text_encoding_offset": vocabulary.TEXT_ENCODING_OFFSET,
+        "text_pad_token": vocabulary.TEXT_PAD_TOKEN,
+        "semantic_infer_token": vocabulary.SEMANTIC_INFER_TOKEN,
+        "semantic_vocab_size": vocabulary.SEMANTIC_VOCAB_SIZE,
+        "max_input_semantic_length": vocabulary.MAX_TEXT_LENGTH,
+        "semantic_rate_hz": vocabulary.SEMANTIC_RATE_HZ,
+        "min_eos_p": None,
+    }
+    _positive = ("semantic_vocab_size", "max_input_semantic_length", "semantic_rate_hz", "max_new_tokens")
+
+    def __init__(self, **kwargs: Any) -> None:
+        pad = kwargs.pop("semantic_pad_token", None)
+        super().__init__(**kwargs)
+        self.semantic_pad_token: int = self.eos_token_id if pad is None else pad
+
+
+class BarkCoarseGenerationConfig(_StageGenerationConfig):
+    """Sampling and tokens of the coarse stage.
+
+    Args:
+        temperature, top_k, top_p, do_sample: sampling; greedy unless `do_sample`.
+        coarse_semantic_pad_token, coarse_infer_token: ids that fill the semantic prompt and that follow it.
+        coarse_rate_hz: frames per second of audio.
+        n_coarse_codebooks: codebooks that this stage makes, interleaved frame by frame.
+        max_coarse_input_length: semantic tokens in the prompt.
+        max_coarse_history: most coarse tokens of the past in the prompt.
+        sliding_window_len: tokens made per prompt.
+    """
+
+    model_type = "coarse_acoustics"
+    _own = {
+        "renormalize_logits": True,
+        "output_scores": False,
+        "return_dict_in_generate": False,
+        "output_hidden_states": False,
+        "output_attentions": False,
+        "temperature": 1.0,
+        "do_sample": False,
+        "coarse_semantic_pad_token": vocabulary.COARSE_SEMANTIC_PAD_TOKEN,
+        "coarse_rate_hz": vocabulary.COARSE_RATE_HZ,
+        "n_coarse_codebooks": vocabulary.N_COARSE_CODEBOOKS,
+        "coarse_infer_token": vocabulary.COARSE_INFER_TOKEN,
+        "max_coarse_input_length": vocabulary.MAX_COARSE_INPUT_LENGTH,
+        "max_coarse_history": vocabulary.MAX_COARSE_HISTORY,
+        "sliding_window_len": vocabulary.SLIDING_WINDOW_LEN,
+    }
+    _positive = (
+        "coarse_rate_hz",
+        "n_coarse_codebooks",
+        "max_coarse_input_length",
+        "max_coarse_history",
+        "sliding_window_len",
+    )
+
+
+class BarkFineGenerationConfig(_StageGenerationConfig):
+    """Sampling and windows of the fine stage. Of the sampling fields only `temperature` is read from a file: the Hub's
+    files carry `do_sample: false` and `top_k: 50` here, which the stage never obeyed.
+
+    Args:
+        temperature: None is greedy, a number samples at that temperature.
+        max_fine_history_length: most frames of the past in a window, and the step between windows.
+        max_fine_input_length: frames in a window.
+        n_fine_codebooks: codebooks in all.
+    """
+
+    model_type = "fine_acoustics"
+    _own = {
+        "temperature": vocabulary.FINE_TEMPERATURE,
+        "max_fine_history_length": vocabulary.MAX_FINE_HISTORY_LENGTH,
+        "max_fine_input_length": vocabulary.MAX_FINE_INPUT_LENGTH,
+        "n_fine_codebooks": vocabulary.N_FINE_CODEBOOKS,
+    }
+    _positive = ("max_fine_history_length", "max_fine_input_length", "n_fine_codebooks")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{name: kwargs[name] for name in self._own if name in kwargs})
+        if self.max_fine_history_length > self.max_fine_input_length:
+            raise ValueError(
+                "`max_fine_history_length` must not exceed `max_fine_input_length`, got "
+                f"{self.max_fine_history_length} and {self.max_fine_input_length}"
+            )
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to check: a temperature without `do_sample` is meant."""
+
+
+class BarkGenerationConfig(GenerationConfig):
+    """The generation configs of all stages. Dicts are turned into config objects.
+
+    Args:
+        semantic_config, coarse_acoustics_config, fine_acoustics_config: dict or config object; None for the defaults.
+        sample_rate: samples per second of the audio.
+        codebook_size: codes in each codebook.
+    """
+
+    model_type = "bark"
+    _stages: ClassVar[dict[str, type[_StageGenerationConfig]]] = {
+        "semantic_config": BarkSemanticGenerationConfig,
+        "coarse_acoustics_config": BarkCoarseGenerationConfig,
+        "fine_acoustics_config": BarkFineGenerationConfig,
+    }
+
+    semantic_config: BarkSemanticGenerationConfig
+    coarse_acoustics_config: BarkCoarseGenerationConfig
+    fine_acoustics_config: BarkFineGenerationConfig
+
+    def __init__(
+        self,
+        semantic_config: dict[str, Any] | BarkSemanticGenerationConfig | None = None,
+        coarse_acoustics_config: dict[str, Any] | BarkCoarseGenerationConfig | None = None,
+        fine_acoustics_config: dict[str, Any] | BarkFineGenerationConfig | None = None,
+        sample_rate: int = vocabulary.SAMPLE_RATE,
+        codebook_size: int = vocabulary.CODEBOOK_SIZE,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("model_type", None)
+        self.semantic_config = self._stage("semantic_config", semantic_config)
+        self.coarse_acoustics_config = self._stage("coarse_acoustics_config", coarse_acoustics_config)
+        self.fine_acoustics_config = self._stage("fine_acoustics_config", fine_acoustics_config)
+        self.sample_rate = sample_rate
+        self.codebook_size = codebook_size
+        super().__init__(**kwargs)
+
+    @classmethod
+    def _stage(cls, name: str, value: Any) -> Any:
+        kind = cls._stages[name]
+        if isinstance(value, kind):
+            return value
+        if value is None or isinstance(value, dict):
+            return kind(**(value or {}))
+        if isinstance(value, GenerationConfig):
+            return kind(**value.to_dict())
+        raise TypeError(f"`{name}` must be a dict, a {kind.__name__} or None, got {type(value).__name__}")
+
+    @classmethod
+    def from_sub_model_configs(
+        cls,
+        semantic_config: BarkSemanticGenerationConfig,
+        coarse_acoustics_config: BarkCoarseGenerationConfig,
+        fine_acoustics_config: BarkFineGenerationConfig,
+        **kwargs: Any,
+    ) -> BarkGenerationConfig:
+        """A `BarkGenerationConfig` of three finished configs, which are copied."""
+        return cls(
+            semantic_config=semantic_config.to_dict(),
+            coarse_acoustics_config=coarse_acoustics_config.to_dict(),
+            fine_acoustics_config=fine_acoustics_config.to_dict(),
+            **kwargs,
+        )
+
+    @classmethod
+    def typed(cls, config: GenerationConfig | None) -> BarkGenerationConfig:
+        """Any generation config, with nested dicts or without, as a `BarkGenerationConfig`."""
+        if config is None:
+            return cls()
+        return config if isinstance(config, cls) else cls(**{k: v for k, v in vars(config).items() if not k.startswith("_")})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, nested configs as dicts."""
+        nested = {name: getattr(self, name) for name in self._stages}
+        shallow = copy.copy(self)
+        for name in self._stages:
+            delattr(shallow, name)
+        output = GenerationConfig.to_dict(shallow)
+        output.update({name: stage.to_dict() for name, stage in nested.items()}, model_type=self.model_type)
+        return output
+
+
+def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig) -> None:
+    """Checks that the models have room for the tokens and windows that the generation config asks for.
+
+    Raises:
+        ValueError: a vocabulary smaller than an id it must hold, or a window longer than the positions.
+    """
+    semantic, coarse = generation_config.semantic_config, generation_config.coarse_acoustics_config
+    fine, codebook_size = generation_config.fine_acoustics_config, generation_config.codebook_size
+    coarse_end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * codebook_size
+    needs = [
+        ("semantic_config", "input_vocab_size", 1 + max(semantic.text_encoding_offset, semantic.text_pad_token, semantic.semantic_infer_token)),
+        ("semantic_config", "output_vocab_size", 1 + max(semantic.semantic_vocab_size - 1, semantic.eos_token_id)),
+        ("semantic_config", "block_size", semantic.max_input_semantic_length + 1),
+        ("coarse_acoustics_config", "input_vocab_size", max(coarse_end, 1 + max(coarse.coarse_semantic_pad_token, coarse.coarse_infer_token))),
+        ("coarse_acoustics_config", "output_vocab_size", coarse_end),
+        ("coarse_acoustics_config", "block_size", coarse.max_coarse_input_length + 1 + coarse.sliding_window_len),
+        ("fine_acoustics_config", "input_vocab_size", codebook_size + 1),
+        ("fine_acoustics_config", "output_vocab_size", codebook_size),
+        ("fine_acoustics_config", "block_size", fine.max_fine_input_length),
+        ("fine_acoustics_config", "n_codes_total", fine.n_fine_codebooks),
+    ]
+    for part, name, least in needs:
+        value = getattr(getattr(config, part), name)
+        if value < least:
+            raise ValueError(f"`{part}.{name}` is {value}, but the generation config needs at least {least}")
+
+
+__all__ = [
+    "BarkCoarseGenerationConfig",
+    "BarkFineGenerationConfig",
+    "BarkGenerationConfig",
+    "BarkSemanticGenerationConfig",
+    "check_compatible",
+]

@@ -1,0 +1,209 @@
+"""Text and teacher audio for training: sentences -> utterances with audio and word times, on disk.
+
+The teacher is the PyPI package `hibari-tts` (Apache-2.0). Its acoustic graph predicts a duration per phoneme; exposing
+that tensor gives the time of every word without an aligner.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Value, load_from_disk
+from datasets import Sequence as ListOf
+
+FRAME_SECONDS = 0.0125
+"""Length of one teacher frame: 300 samples at 24 kHz."""
+
+_DURATIONS = "/Clip_output_0"
+"""Name of the teacher graph's tensor of frames per phoneme."""
+
+_CLAUSE_END = re.compile(r"(?<=[,;:.!?])\s+")
+_READABLE = re.compile(r"^[A-Za-z0-9 ,.;:!?'\-]+$")
+_SLOT = re.compile(r"\{(\w+)\}")
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "text": Value("string"),
+        "audio": ListOf(Value("int16")),
+        "word_chars": ListOf(ListOf(Value("int32"))),
+        "word_frames": ListOf(ListOf(Value("int32"))),
+        "phonemes": Value("string"),
+        "phoneme_frames": ListOf(Value("int16")),
+    }
+)
+"""Columns of an utterance: audio is 24 kHz mono; `word_chars[i]` is the [start, end) of word i in the text and
+`word_frames[i]` its [start, end) in teacher frames; `phoneme_frames` has one entry a phoneme."""
+
+
+def read_sentences(path: str | Path) -> list[str]:
+    """Lines of a plain or gzipped text file, without empty ones."""
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        return [line.strip() for line in file if line.strip()]
+
+
+def split_phrases(sentence: str, rng: random.Random, max_words: int = 12) -> list[str]:
+    """Cuts a sentence at its clauses, and long clauses at a random word, into phrases of 2 to `max_words` words."""
+    phrases: list[str] = []
+    for clause in _CLAUSE_END.split(sentence):
+        words = clause.split()
+        while words:
+            size = len(words) if len(words) <= max_words else rng.randint(4, max_words)
+            phrases.append(" ".join(words[:size]))
+            words = words[size:]
+    return [p for p in phrases if len(p.split()) > 1 and _READABLE.match(p)]
+
+
+def fill_template(template: str, slots: dict[str, list[str]], rng: random.Random) -> str:
+    """Replaces every `{slot}` by a random entry of `slots`; the first letter is made upper case."""
+    text = _SLOT.sub(lambda match: rng.choice(slots[match.group(1)]), template)
+    return text[0].upper() + text[1:]
+
+
+def _word_runs(text: str, size: int = 4) -> set[tuple[str, ...]]:
+    words = re.findall(r"[a-z0-9']+", text.lower())
+    return {tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+
+
+def compose_texts(
+    corpus: Sequence[str], everyday: dict[str, Any], n_everyday: int, n_words: int, seed: int, held_out: Sequence[str]
+) -> list[str]:
+    """Training texts in a fixed random order: phrases of the corpus, filled templates and random word groups.
+
+    Texts that share four words in a row with a sentence of `held_out` are left out.
+    """
+    rng = random.Random(seed)
+    texts = [phrase for sentence in corpus for phrase in split_phrases(sentence, rng)]
+    texts += [fill_template(rng.choice(everyday["templates"]), everyday["slots"], rng) for _ in range(n_everyday)]
+    vocabulary = sorted({w.strip(",.;:!?").lower() for text in texts for w in text.split()} - {""})
+    texts += [" ".join(rng.sample(vocabulary, rng.randint(1, 4))) for _ in range(n_words)]
+    forbidden = set().union(*map(_word_runs, held_out)) if held_out else set()
+    unique = [text for text in dict.fromkeys(texts) if not (_word_runs(text) & forbidden)]
+    rng.shuffle(unique)
+    return unique
+
+
+@dataclass
+class Utterance:
+    """One teacher utterance; see `FEATURES` for the fields."""
+
+    audio: np.ndarray
+    word_chars: list[list[int]]
+    word_frames: list[list[int]]
+    phonemes: str
+    phoneme_frames: list[int]
+
+
+class Teacher:
+    """The teacher voice with its durations exposed. Needs the packages `hibari-tts` and `onnx`."""
+
+    def __init__(self) -> None:
+        import onnx
+        import onnxruntime
+        from hibari import Hibari
+
+        self._tts = Hibari()
+        graph = onnx.load(self._tts.model_path)
+        graph.graph.output.append(onnx.ValueInfoProto(name=_DURATIONS))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def speak(self, text: str, speed: float, seed: int) -> Utterance | None:
+        """Synthesizes `text`; None where the teacher rewrites it or reads no word of it, so that words have no times."""
+        from hibari import dsp
+        from hibari.g2p.normalize import normalize
+
+        if normalize(text) != text:
+            return None
+        tokens = self._tts.g2p.phonemize_tokens(self._tts.g2p.tokenize(text))
+        phonemes, word_chars, word_phones = self._layout(tokens, text)
+        ids = [0, *[self._tts.vocab[c] for c in phonemes], 0]
+        if len(ids) < 4 or not word_chars:
+            return None
+        inputs = {"ids": np.asarray([ids], np.int64), "speed": np.asarray([speed], np.float32)}
+        *spectra, durations = self._session.run(None, inputs)
+        audio = dsp.synth(*(part[0] for part in spectra), np.random.default_rng(seed))
+        frames = durations.reshape(-1).astype(int)
+        ends = np.cumsum(frames)
+        word_frames = [[int(ends[a]), int(ends[b])] for a, b in word_phones]
+        pcm = (np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
+        return Utterance(pcm, word_chars, word_frames, phonemes, frames.tolist())
+
+    def _layout(self, tokens: list[Any], text: str) -> tuple[str, list[list[int]], list[tuple[int, int]]]:
+        """Phoneme string, [start, end) in the text and [first, last] index into `ends` of each spoken token."""
+        phonemes, chars, phones, position = "", [], [], 0
+        for token in tokens:
+            start = text.find(token.text, position)
+            kept = "".join(c for c in token.phonemes or "" if c in self._tts.vocab)
+            if start >= 0:
+                position = start + len(token.text)
+                if kept.strip():
+                    chars.append([start, position])
+                    phones.append((len(phonemes), len(phonemes) + len(kept)))
+            phonemes += kept + (" " if token.whitespace else "")
+        return phonemes.rstrip(), chars, phones
+
+
+def _utterances(texts: Sequence[str], first: int, speeds: Sequence[float], seed: int) -> Iterator[dict[str, Any]]:
+    teacher = Teacher()
+    for number, text in enumerate(texts, first):
+        speed = float(np.random.default_rng([seed, number]).uniform(*speeds))
+        utterance = teacher.speak(text, speed, seed + number)
+        if utterance is not None:
+            yield {"id": f"{number:06d}", "text": text, **vars(utterance)}
+
+
+def synthesize_shards(texts: Sequence[str], folder: str | Path, shard_size: int, speeds: Sequence[float], seed: int) -> None:
+    """Writes `texts` as teacher utterances to `folder/NNNNN`, a `datasets` folder per `shard_size` texts.
+
+    A shard that exists is kept, so a run that was stopped goes on, and two runs may share the work.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for first in range(0, len(texts), shard_size):
+        target = folder / f"{first // shard_size:05d}"
+        claim = folder / f"{target.name}.claim"
+        if target.exists():
+            continue
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        rows = list(_utterances(texts[first : first + shard_size], first, speeds, seed))
+        Dataset.from_list(rows, features=FEATURES).save_to_disk(str(target) + ".part")
+        Path(str(target) + ".part").rename(target)
+        claim.unlink()
+        print(f"{target}: {len(rows)} utterances, {sum(len(r['audio']) for r in rows) / 24000 / 60:.1f} min", flush=True)
+
+
+def load_shards(folder: str | Path) -> list[Dataset]:
+    """The finished shards of `synthesize_shards`, in order."""
+    return [load_from_disk(str(path)) for path in sorted(Path(folder).iterdir()) if path.name.isdigit()]
+
+
+def main(config_path: str | Path) -> None:
+    """Runs the data stage of a recipe: see `recipes/nano/data.json` for the keys."""
+    config_path = Path(config_path)
+    config = json.loads(config_path.read_text())
+    texts = compose_texts(
+        read_sentences(config_path.parent / config["corpus"]),
+        json.loads((config_path.parent / config["everyday"]).read_text()),
+        config["n_everyday"],
+        config["n_words"],
+        config["seed"],
+        read_sentences(config_path.parent / config["held_out"]),
+    )[: config["n_texts"]]
+    print(f"{len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, about {len(texts) / 40 / 60:.0f} min", flush=True)
+    synthesize_shards(texts, config["output"], config["shard_size"], config["speeds"], config["seed"])
