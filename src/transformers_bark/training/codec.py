@@ -20,9 +20,21 @@ from vector_quantize_pytorch import ResidualVQ
 class CodecForTraining(nn.Module):
     """EnCodec with a trainable residual quantizer; `forward` gives the loss that `transformers.Trainer` minimizes."""
 
-    def __init__(self, config: EncodecConfig, commitment_weight: float = 0.25, waveform_weight: float = 0.1) -> None:
+    def __init__(
+        self,
+        config: EncodecConfig,
+        commitment_weight: float = 0.25,
+        waveform_weight: float = 3.0,
+        warmup_steps: int = 200,
+        n_pooled: int = 8192,
+    ) -> None:
+        """The first `warmup_steps` pass the latents on unquantized; the last `n_pooled` of them start the codebooks."""
         super().__init__()
         self.codec = EncodecModel(config)
+        self.warmup_steps = warmup_steps
+        self.n_pooled = n_pooled
+        self.pool: list[Tensor] = []
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
         n_codebooks = self.codec.quantizer.num_quantizers
         self.quantizer = ResidualVQ(
             dim=config.hidden_size,
@@ -44,17 +56,35 @@ class CodecForTraining(nn.Module):
             scale="mel",
             n_bins=80,
             sample_rate=config.sampling_rate,
+            w_sc=0.0,
+            eps=1e-6,
         )
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """audio: [batch, samples], a whole number of frames -> {"loss": scalar}."""
         latent = self.codec.encoder(audio[:, None])
-        quantized, _, commitment = self.quantizer(latent.transpose(1, 2))
+        quantized, commitment = self._quantize(latent.transpose(1, 2))
         decoded = self.codec.decoder(quantized.transpose(1, 2))[..., : audio.shape[-1]]
         spectral = self.spectral_loss(decoded, audio[:, None])
         waveform = nn.functional.l1_loss(decoded, audio[:, None])
         loss = spectral + self.waveform_weight * waveform + self.commitment_weight * commitment.sum()
         return {"loss": loss, "spectral": spectral.detach(), "waveform": waveform.detach()}
+
+    def _quantize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """latent [batch, frame, hidden] -> what the decoder sees, and the commitment loss of each codebook."""
+        if self.training:
+            self.step += 1
+        if self.step <= self.warmup_steps:
+            self.pool.append(latent.detach().flatten(0, 1))
+            while sum(map(len, self.pool[1:])) >= self.n_pooled:
+                self.pool.pop(0)
+            return latent, latent.new_zeros(1)
+        if self.pool:
+            with torch.no_grad():
+                self.quantizer(torch.cat(self.pool)[None])
+            self.pool = []
+        quantized, _, commitment = self.quantizer(latent)
+        return quantized, commitment
 
     def export(self) -> EncodecModel:
         """The EnCodec with the trained codebooks in its own quantizer."""
@@ -65,6 +95,31 @@ class CodecForTraining(nn.Module):
             target.codebook.inited.data.fill_(1)
             target.codebook.cluster_size.data.fill_(1)
         return self.codec.eval()
+
+
+@torch.no_grad()
+def scale_to_unit_variance(codec: EncodecModel, audio: Tensor, output_std: float = 0.05) -> None:
+    """Scales every convolution so that its output on `audio` [batch, samples] has variance one, and the last so that the
+    decoder starts at about the level of speech.
+
+    The default weights shrink the signal a thousandfold on the way to the latents; the decoder then learns to ignore them
+    (layer-sequential unit variance, Mishkin and Matas 2016).
+    """
+
+    def rescale(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        deviation = output.std()
+        module.parametrizations.weight.original0.div_(deviation)
+        return output / deviation
+
+    kinds = (nn.Conv1d, nn.ConvTranspose1d)
+    convolutions = [m for part in (codec.encoder, codec.decoder) for m in part.modules() if isinstance(m, kinds)]
+    for convolution in convolutions:
+        convolution.bias.zero_()
+    handles = [convolution.register_forward_hook(rescale) for convolution in convolutions]
+    codec.decoder(codec.encoder(audio[:, None]))
+    for handle in handles:
+        handle.remove()
+    convolutions[-1].parametrizations.weight.original0.mul_(output_std)
 
 
 class RandomCrops:

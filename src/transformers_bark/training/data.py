@@ -19,8 +19,8 @@ import numpy as np
 from datasets import Dataset, Features, Value, load_from_disk
 from datasets import Sequence as ListOf
 
-FRAME_SECONDS = 0.0125
-"""Length of one teacher frame: 300 samples at 24 kHz."""
+FRAME_SECONDS = 0.025
+"""Length of one frame of the teacher's durations: 600 samples at 24 kHz."""
 
 _DURATIONS = "/Clip_output_0"
 """Name of the teacher graph's tensor of frames per phoneme."""

@@ -1,0 +1,649 @@
+"""The three transformers of Bark and the model that joins them with the codec.
+
+Attention goes through Transformers' attention interface, so `eager`, `sdpa` and `flash_attention_2` are one code path and
+no mask is stored. Generation lives in `transformers_bark.generation`; the `generate` methods here only call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from . import codec, hub
+from .configuration_bark import (
+    BarkCoarseConfig,
+    BarkConfig,
+    BarkFineConfig,
+    BarkSemanticConfig,
+    BarkSubModelConfig,
+)
+from .generation import facades
+from .generation.output import BarkGenerateOutput
+from .generation.progress import StageCallback
+from .generation_configuration_bark import (
+    BarkCoarseGenerationConfig,
+    BarkFineGenerationConfig,
+    BarkGenerationConfig,
+    BarkSemanticGenerationConfig,
+    check_compatible,
+)
+
+_PASSED_BY_TRANSFORMERS = frozenset({"num_items_in_batch", "cache_position"})
+"""Keyword arguments that `Trainer` and `GenerationMixin` hand to every model."""
+
+
+def _reject_unknown(model: nn.Module, kwargs: Mapping[str, Any]) -> None:
+    unknown = sorted(set(kwargs) - _PASSED_BY_TRANSFORMERS)
+    if unknown:
+        raise TypeError(f"{type(model).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}")
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Mean over the labels that are not -100; over `num_items_in_batch` where the trainer counts for itself."""
+    flat, target = logits.float().flatten(0, -2), labels.to(logits.device).flatten()
+    if num_items_in_batch is None:
+        return nn.functional.cross_entropy(flat, target, ignore_index=-100)
+    return nn.functional.cross_entropy(flat, target, ignore_index=-100, reduction="sum") / num_items_in_batch
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention that also returns its weights. Query, key and value: [batch, head, length, head_dim].
+
+    The mask may be additive, boolean (True = look there) or None (all, or all before for a causal module), so this also
+    serves a call made under another implementation that asks for the weights.
+
+    Returns:
+        output [batch, length, head, head_dim] and weights [batch, head, query, key].
+    """
+    weights = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is None and getattr(module, "is_causal", False) and query.shape[-2] > 1:
+        shape = (query.shape[-2], key.shape[-2])
+        attention_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril(shape[1] - shape[0])
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
+    elif attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1).to(value.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class BarkAttention(nn.Module):
+    """Multi-head self-attention with one projection for query, key and value."""
+
+    def __init__(self, config: BarkSubModelConfig, is_causal: bool, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.is_causal = is_causal
+        self.layer_idx = layer_idx
+        self.head_dim = config.hidden_size // config.num_heads
+        self.scaling = self.head_dim**-0.5
+        self.att_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """hidden_states: [batch, length, hidden] -> the same shape, and weights [batch, head, length, past + length]."""
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            part.view(shape).transpose(1, 2)
+            for part in self.att_proj(hidden_states).split(self.config.hidden_size, dim=-1)
+        )
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend: Callable = eager_attention_forward
+        if not output_attentions:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.config.dropout if self.training else 0.0
+        output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
+        return self.resid_dropout(self.out_proj(output.flatten(-2))), weights
+
+
+class BarkMLP(nn.Module):
+    """Feed-forward of four times the width."""
+
+    def __init__(self, config: BarkSubModelConfig) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(config.hidden_size, 4 * config.hidden_size, bias=config.bias)
+        self.out_proj = nn.Linear(4 * config.hidden_size, config.hidden_size, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.dropout(self.out_proj(nn.functional.gelu(self.in_proj(hidden_states))))
+
+
+class BarkBlock(GradientCheckpointingLayer):
+    """Pre-norm transformer block. The causal models' layer norms follow `config.bias`; the fine model's always have one."""
+
+    def __init__(self, config: BarkSubModelConfig, is_causal: bool, layer_idx: int) -> None:
+        super().__init__()
+        norm_bias = config.bias if is_causal else True
+        self.layernorm_1 = nn.LayerNorm(config.hidden_size, bias=norm_bias)
+        self.layernorm_2 = nn.LayerNorm(config.hidden_size, bias=norm_bias)
+        self.attn = BarkAttention(config, is_causal, layer_idx)
+        self.mlp = BarkMLP(config)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        attended, weights = self.attn(
+            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions
+        )
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.layernorm_2(hidden_states)), weights
+
+
+class BarkPreTrainedModel(PreTrainedModel):
+    """What all Bark models share: loading, saving, devices and the stack of blocks."""
+
+    config: BarkConfig
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BarkBlock"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # masks that checkpoints of older versions hold; they are computed here
+    _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs: under offload the execution device of its hooks, else that of its parameters."""
+        for module in self.modules():
+            device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+        return super().device
+
+    def _run_blocks(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        output_attentions: bool,
+        output_hidden_states: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """All blocks and the final norm -> last hidden state, hidden states of every depth, attention weights."""
+        if output_attentions and attention_mask is not None and attention_mask.ndim != 4:
+            raise ValueError(
+                f"`output_attentions=True` needs `attn_implementation` 'eager' or 'sdpa', got {self.config._attn_implementation!r}"
+            )
+        depths: list[Tensor] = []
+        attentions: list[Tensor] = []
+        for block in self.layers:
+            depths.append(hidden_states)
+            hidden_states, weights = block(
+                hidden_states,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                output_attentions=output_attentions,
+            )
+            attentions.append(weights)
+        hidden_states = self.layernorm_final(hidden_states)
+        depths.append(hidden_states)
+        return (
+            hidden_states,
+            tuple(depths) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+    def _embed_positions(self, inputs_embeds: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
+        """inputs_embeds [batch, length, hidden] plus the embedding of each position."""
+        weight = self.position_embeds_layer.weight
+        if position_ids is None:
+            position_ids = torch.arange(past, past + inputs_embeds.shape[1], device=weight.device)[None]
+        if past + inputs_embeds.shape[1] > weight.shape[0] and int(position_ids.max()) >= weight.shape[0]:
+            raise ValueError(f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}")
+        return self.drop(inputs_embeds.to(weight.device) + self.position_embeds_layer(position_ids.to(weight.device)))
+
+    def _flags(self, *flags: tuple[str, bool | None]) -> list[bool]:
+        """Each flag as given, or as the config has it."""
+        return [bool(getattr(self.config, name) if value is None else value) for name, value in flags]
+
+
+def _require_one(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("exactly one of `input_ids` and `inputs_embeds` must be given")
+
+
+class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
+    """A GPT-2-like decoder with learned positions and an untied head."""
+
+    config: BarkSubModelConfig
+
+    def __init__(self, config: BarkSubModelConfig) -> None:
+        super().__init__(config)
+        self.input_embeds_layer = nn.Embedding(config.input_vocab_size, config.hidden_size)
+        self.position_embeds_layer = nn.Embedding(config.block_size, config.hidden_size)
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(BarkBlock(config, True, index) for index in range(config.num_layers))
+        self.layernorm_final = nn.LayerNorm(config.hidden_size, bias=config.bias)
+        self.lm_head = nn.Linear(config.hidden_size, config.output_vocab_size, bias=False)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.input_embeds_layer
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.input_embeds_layer = value
+
+    def get_output_embeddings(self) -> None:
+        """None: the head must never be tied, though the Hub's configs say `tie_word_embeddings: true`."""
+        return None
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple:
+        """Logits of the next token at every position.
+
+        Args:
+            input_ids: [batch, length]; or `inputs_embeds`: [batch, length, hidden].
+            attention_mask: [batch, past + length], 1 where a token is real; or a 4-D mask.
+            position_ids: [batch or 1, length]; counted on from the cache when absent, padding included.
+            labels: [batch, length], the input ids themselves with -100 where no loss is wanted; shifted here.
+            logits_to_keep: an int keeps the last positions (0 keeps all), a tensor of indices those positions.
+
+        Raises:
+            TypeError: an unknown keyword argument.
+            ValueError: neither or both inputs, a position past `block_size`, `labels` with `logits_to_keep`.
+        """
+        _reject_unknown(self, kwargs)
+        _require_one(input_ids, inputs_embeds)
+        use_cache, output_attentions, output_hidden_states, return_dict = self._flags(
+            ("use_cache", use_cache),
+            ("output_attentions", output_attentions),
+            ("output_hidden_states", output_hidden_states),
+            ("return_dict", return_dict),
+        )
+        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ValueError("`labels` need the logits of all positions: leave `logits_to_keep` out")
+        use_cache = use_cache and not (self.training and (self.gradient_checkpointing or labels is not None))
+        if inputs_embeds is None:
+            inputs_embeds = self.input_embeds_layer(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
+        embeds = self._embed_positions(inputs_embeds, position_ids, past)
+        mask = create_causal_mask(self.config, embeds, attention_mask, past_key_values)
+        hidden, depths, attentions = self._run_blocks(
+            embeds, mask, past_key_values, output_attentions, output_hidden_states
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept])
+        loss = None
+        if labels is not None:
+            loss = _cross_entropy(logits[:, :-1], labels[:, 1:], kwargs.get("num_items_in_batch"))
+        output = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=depths,
+            attentions=attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+
+class BarkSemanticModel(BarkCausalModel):
+    """Text -> semantic tokens."""
+
+    base_model_prefix = "semantic"
+    config: BarkSemanticConfig
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        semantic_generation_config: BarkSemanticGenerationConfig | None = None,
+        history_prompt: Any = None,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Text ids [batch, length] -> semantic tokens [batch, longest row], padded with `semantic_pad_token`.
+
+        `options` override the config: see `transformers_bark.generation.options`; `seed` fixes the draws.
+        """
+        return facades.semantic(
+            self, input_ids, semantic_generation_config, history_prompt, attention_mask, options
+        )
+
+
+class BarkCoarseModel(BarkCausalModel):
+    """Semantic tokens -> the first codebooks."""
+
+    base_model_prefix = "coarse_acoustics"
+    config: BarkCoarseConfig
+
+    @torch.no_grad()
+    def generate(
+        self,
+        semantic_output: Tensor,
+        semantic_generation_config: BarkSemanticGenerationConfig | None = None,
+        coarse_generation_config: BarkCoarseGenerationConfig | None = None,
+        codebook_size: int = 1024,
+        history_prompt: Any = None,
+        return_output_lengths: bool | None = None,
+        **options: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Semantic tokens [batch, length], padded -> coarse ids [batch, longest row], interleaved and offset.
+
+        With `return_output_lengths` also the number of coarse tokens of each row, [batch].
+        """
+        return facades.coarse(
+            self,
+            semantic_output,
+            semantic_generation_config,
+            coarse_generation_config,
+            codebook_size,
+            history_prompt,
+            bool(return_output_lengths),
+            options,
+        )
+
+
+class BarkFineModel(BarkPreTrainedModel):
+    """Coarse codes -> the remaining codebooks, one at a time, looking both ways."""
+
+    base_model_prefix = "fine_acoustics"
+    config: BarkFineConfig
+    main_input_name = "codebook_idx"
+
+    def __init__(self, config: BarkFineConfig) -> None:
+        super().__init__(config)
+        n_heads = config.n_codes_total - config.n_codes_given
+        self._tied_weights_keys = {f"lm_heads.{i}.weight": f"input_embeds_layers.{i + 1}.weight" for i in range(n_heads)}
+        self.input_embeds_layers = nn.ModuleList(
+            nn.Embedding(config.input_vocab_size, config.hidden_size) for _ in range(config.n_codes_total)
+        )
+        self.position_embeds_layer = nn.Embedding(config.block_size, config.hidden_size)
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(BarkBlock(config, False, index) for index in range(config.num_layers))
+        self.layernorm_final = nn.LayerNorm(config.hidden_size)
+        self.lm_heads = nn.ModuleList(
+            nn.Linear(config.hidden_size, config.output_vocab_size, bias=False) for _ in range(n_heads)
+        )
+        self.gradient_checkpointing = False
+        self.n_codes_total = config.n_codes_total
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.ModuleList:
+        """One embedding a codebook."""
+        return self.input_embeds_layers
+
+    def set_input_embeddings(self, value: nn.ModuleList) -> None:
+        self.input_embeds_layers = value
+
+    def get_output_embeddings(self) -> nn.ModuleList:
+        """One head a predicted codebook."""
+        return self.lm_heads
+
+    def set_output_embeddings(self, value: nn.ModuleList) -> None:
+        self.lm_heads = value
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.ModuleList:
+        """Resizes every codebook's embedding and head to `new_num_tokens` rows; None leaves them as they are."""
+        if new_num_tokens is None and pad_to_multiple_of is None:
+            return self.input_embeds_layers
+        self.input_embeds_layers = nn.ModuleList(
+            self._get_resized_embeddings(layer, new_num_tokens, pad_to_multiple_of, mean_resizing)
+            for layer in self.input_embeds_layers
+        )
+        size = self.input_embeds_layers[0].weight.shape[0]
+        self.lm_heads = nn.ModuleList(self._get_resized_lm_head(head, size) for head in self.lm_heads)
+        self.config.input_vocab_size = self.config.output_vocab_size = size
+        self.tie_weights()
+        return self.input_embeds_layers
+
+    def forward(
+        self,
+        codebook_idx: int,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput | tuple:
+        """Logits of codebook `codebook_idx` at every frame.
+
+        Args:
+            codebook_idx: codebook to predict, `n_codes_given` to `n_codes_total - 1`.
+            input_ids: [batch, frame, codebook]; only codebooks up to `codebook_idx` are read (and may be all there are);
+                or `inputs_embeds`: [batch, frame, hidden], their summed embeddings.
+            attention_mask: [batch, frame], 1 where a frame is real.
+            labels: [batch, frame], the codes of `codebook_idx`, -100 where no loss is wanted; not shifted.
+
+        Raises:
+            TypeError: an unknown keyword argument.
+            ValueError: a codebook that has no head, neither or both inputs, too few codebooks, too many frames.
+        """
+        _reject_unknown(self, kwargs)
+        _require_one(input_ids, inputs_embeds)
+        given, total = self.config.n_codes_given, self.config.n_codes_total
+        if not given <= codebook_idx < total:
+            raise ValueError(f"`codebook_idx` must be in [{given}, {total}), got {codebook_idx}: codebooks before have no head")
+        output_attentions, output_hidden_states, return_dict = self._flags(
+            ("output_attentions", output_attentions),
+            ("output_hidden_states", output_hidden_states),
+            ("return_dict", return_dict),
+        )
+        if inputs_embeds is None:
+            inputs_embeds = self._embed_codes(input_ids, codebook_idx)
+        embeds = self._embed_positions(inputs_embeds, position_ids, 0)
+        mask = create_bidirectional_mask(self.config, embeds, attention_mask)
+        hidden, depths, attentions = self._run_blocks(embeds, mask, None, output_attentions, output_hidden_states)
+        logits = self.lm_heads[codebook_idx - given](hidden)
+        loss = None if labels is None else _cross_entropy(logits, labels, kwargs.get("num_items_in_batch"))
+        output = MaskedLMOutput(loss=loss, logits=logits, hidden_states=depths, attentions=attentions)
+        return output if return_dict else output.to_tuple()
+
+    def _embed_codes(self, input_ids: Tensor, codebook_idx: int) -> Tensor:
+        """[batch, frame, codebook] -> the sum of the embeddings of codebooks 0 to `codebook_idx`: [batch, frame, hidden]."""
+        if input_ids.ndim != 3 or input_ids.shape[-1] <= codebook_idx:
+            raise ValueError(
+                f"`input_ids` must be [batch, frame, codebook] with more than {codebook_idx} codebooks, got {tuple(input_ids.shape)}"
+            )
+        embeds = self.input_embeds_layers[0](input_ids[..., 0])
+        for index in range(1, codebook_idx + 1):
+            embeds = embeds + self.input_embeds_layers[index](input_ids[..., index])
+        return embeds
+
+    @torch.no_grad()
+    def generate(
+        self,
+        coarse_output: Tensor,
+        semantic_generation_config: BarkSemanticGenerationConfig | None = None,
+        coarse_generation_config: BarkCoarseGenerationConfig | None = None,
+        fine_generation_config: BarkFineGenerationConfig | None = None,
+        codebook_size: int = 1024,
+        history_prompt: Any = None,
+        **options: Any,
+    ) -> Tensor:
+        """Coarse ids [batch, length], interleaved and offset -> codes [batch, codebook, frame]."""
+        return facades.fine(
+            self,
+            coarse_output,
+            semantic_generation_config,
+            coarse_generation_config,
+            fine_generation_config,
+            codebook_size,
+            history_prompt,
+            options,
+        )
+
+
+class BarkModel(BarkPreTrainedModel, GenerationMixin):
+    """Text to audio: `semantic`, `coarse_acoustics`, `fine_acoustics` and `codec_model`."""
+
+    config: BarkConfig
+
+    def __init__(self, config: BarkConfig) -> None:
+        super().__init__(config)
+        self.semantic = BarkSemanticModel(config.semantic_config)
+        self.coarse_acoustics = BarkCoarseModel(config.coarse_acoustics_config)
+        self.fine_acoustics = BarkFineModel(config.fine_acoustics_config)
+        self.codec_model = AutoModel.from_config(config.codec_config)
+        self.fine_acoustics_hook: Any = None
+        self.codec_model_hook: Any = None
+        self.post_init()
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        return True
+
+    @property
+    def generation_config(self) -> BarkGenerationConfig:
+        """Always typed: whatever Transformers sets when it loads a folder is converted."""
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig | None) -> None:
+        self._generation_config = BarkGenerationConfig.typed(value)
+
+    def enable_cpu_offload(self, accelerator_id: int | None = 0, device: torch.device | str | None = None) -> None:
+        """Keeps the sub-models on the CPU and moves each to the accelerator while it works.
+
+        Args:
+            accelerator_id: which accelerator.
+            device: execution device, in place of the accelerator.
+
+        Raises:
+            RuntimeError: there is no accelerator and no `device` is given.
+        """
+        from accelerate import cpu_offload_with_hook
+
+        if device is None:
+            accelerator = torch.accelerator.current_accelerator()
+            if accelerator is None:
+                raise RuntimeError("`enable_cpu_offload` needs an accelerator, and none was found")
+            device = torch.device(accelerator.type, accelerator_id)
+        self.to("cpu")
+        # the prompt's embeddings are looked up before the semantic model itself runs
+        cpu_offload_with_hook(self.semantic.input_embeds_layer, device)
+        hook = None
+        for model in (self.semantic, self.coarse_acoustics, self.fine_acoustics):
+            _, hook = cpu_offload_with_hook(model, device, prev_module_hook=hook)
+        self.fine_acoustics_hook = hook
+        _, self.codec_model_hook = cpu_offload_with_hook(self.codec_model, device, prev_module_hook=hook)
+
+    def codec_decode(
+        self, fine_output: Tensor, output_lengths: Sequence[int] | Tensor | None = None
+    ) -> Tensor | list[Tensor]:
+        """Codes [batch, codebook, frame] -> audio [batch, samples]; with `output_lengths` (frames a row) a list of [samples]."""
+        if output_lengths is None:
+            return torch.stack(codec.decode(self.codec_model, list(fine_output)))
+        rows = [row[:, : int(n)] for row, n in zip(fine_output, output_lengths, strict=True)]
+        return codec.decode(self.codec_model, rows)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        history_prompt: Any = None,
+        return_output_lengths: bool | None = None,
+        return_dict_in_generate: bool = False,
+        *,
+        generation_config: BarkGenerationConfig | None = None,
+        seed: int | Sequence[int] | None = None,
+        progress: bool | None = None,
+        stage_callback: StageCallback | None = None,
+        **options: Any,
+    ) -> Tensor | tuple[Tensor, list[int]] | BarkGenerateOutput:
+        """Speaks each row of text.
+
+        Args:
+            input_ids: [batch, length] of the tokenizer, without offset.
+            attention_mask: [batch, length], 1 where a token is text; absent, the tokenizer's pad id 0 at the end of a row
+                is taken for padding.
+            history_prompt: a voice (`VoicePreset` or a mapping with `semantic_prompt`, `coarse_prompt`, `fine_prompt`), or a
+                list with one voice or None per row.
+            return_output_lengths: return (audio, samples of each row).
+            return_dict_in_generate: return a `BarkGenerateOutput` with the tokens of every stage.
+            generation_config: in place of the model's own.
+            seed: an int for all rows or one per row; a row's tokens are then the same alone and in any batch.
+            progress: False for no progress bars; by default they show on a terminal.
+            stage_callback: called with a `StageProgress` as each stage advances.
+            options: sampling options for every stage, or for one with the prefix `semantic_`, `coarse_` or `fine_`:
+                see `transformers_bark.generation.options`.
+
+        Returns:
+            audio [batch, samples], silent after the end of a row, unless one of the flags asks for more.
+
+        Raises:
+            TypeError: an unknown option.
+            ValueError: a bad value, or a voice that does not fit the model.
+        """
+        config = self.generation_config if generation_config is None else BarkGenerationConfig.typed(generation_config)
+        check_compatible(self.config, config)
+        output = facades.speech(
+            self, input_ids, attention_mask, history_prompt, config, seed, progress, stage_callback, options
+        )
+        if return_dict_in_generate:
+            return output
+        return (output.audio, output.audio_lengths.tolist()) if return_output_lengths else output.audio
+
+    def save_pretrained(self, save_directory: Any, *args: Any, auto_map: bool = False, **kwargs: Any) -> None:
+        """As `PreTrainedModel.save_pretrained`, plus a model card where there is none.
+
+        Args:
+            auto_map: also write the files that let `trust_remote_code=True` find this package.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        hub.write_model_card(save_directory, self.generation_config.sample_rate)
+        if auto_map:
+            hub.write_auto_map(save_directory)
+
+
+__all__ = [
+    "BarkCausalModel",
+    "BarkCoarseModel",
+    "BarkFineModel",
+    "BarkModel",
+    "BarkPreTrainedModel",
+    "BarkSemanticModel",
+]

@@ -1,0 +1,248 @@
+"""Training targets of the three stages, laid out exactly as generation lays out its prompts.
+
+Each class is a collator for `transformers.Trainer`: it takes rows of an encoded dataset (`text`, `semantic`, `codes`, …)
+and gives the keyword arguments of the stage's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import vocabulary
+from ..generation_configuration_bark import BarkGenerationConfig
+from ..modeling_bark import BarkSemanticModel
+
+IGNORE = -100
+"""Label of a position without loss."""
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Ragged rows -> int64 [batch, longest], filled with `value` on the right."""
+    out = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(out)
+
+
+def token_times(
+    offsets: Sequence[tuple[int, int]],
+    word_chars: Sequence[Sequence[int]],
+    word_frames: Sequence[Sequence[int]],
+    frame_seconds: float,
+) -> np.ndarray:
+    """Start of each text token in seconds, [token]: words by the teacher's times, letters evenly within their word."""
+    times = np.zeros(len(offsets))
+    for index, (start, _) in enumerate(offsets):
+        for (first, last), (begin, end) in zip(word_chars, word_frames, strict=True):
+            if start < last:
+                inside = max(0, start - first) / max(1, last - first)
+                times[index] = (begin + inside * (end - begin)) * frame_seconds
+                break
+        else:
+            times[index] = word_frames[-1][1] * frame_seconds
+    return np.maximum.accumulate(times)
+
+
+class SemanticTargets:
+    """Text and semantic tokens -> inputs of `SemanticForTraining`.
+
+    Half of the rows get the tokens of another row as their voice, so that presets work; some rows are two utterances in a
+    row, so that texts longer than those of the corpus work.
+    """
+
+    def __init__(self, tokenizer: Any, config: BarkGenerationConfig, frame_seconds: float, seed: int, p_join: float = 0.15):
+        self.tokenizer = tokenizer
+        self.config = config.semantic_config
+        self.frame_seconds = frame_seconds
+        self.random = np.random.default_rng(seed)
+        self.p_join = p_join
+
+    def _encode(self, row: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
+        """Text ids, semantic tokens and for each semantic token the text token that is spoken."""
+        encoded = self.tokenizer(row["text"], add_special_tokens=False, return_offsets_mapping=True)
+        times = token_times(encoded["offset_mapping"], row["word_chars"], row["word_frames"], self.frame_seconds)
+        semantic = list(map(int, row["semantic"]))
+        middles = (np.arange(len(semantic)) + 0.5) / self.config.semantic_rate_hz
+        spoken = np.clip(np.searchsorted(times, middles, side="right") - 1, 0, None)
+        return list(encoded["input_ids"]), semantic, spoken.tolist()
+
+    def _join(self, first: tuple[list[int], ...], second: tuple[list[int], ...]) -> tuple[list[int], ...]:
+        shift = len(first[0])
+        return first[0] + second[0], first[1] + second[1], first[2] + [shift + s for s in second[2]]
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        length, eos, pad = self.config.max_input_semantic_length, self.config.eos_token_id, self.config.semantic_pad_token
+        encoded = [self._encode(row) for row in rows]
+        histories = [encoded[i][1] if self.random.random() < 0.5 else [] for i in self.random.permutation(len(rows))]
+        for index in range(len(rows)):
+            other = encoded[self.random.integers(len(rows))]
+            if self.random.random() < self.p_join and len(encoded[index][0]) + len(other[0]) <= length:
+                encoded[index] = self._join(encoded[index], other)
+        encoded = [row for row in encoded if len(row[0]) <= length and len(row[1]) < self.config.max_new_tokens]
+        histories = histories[: len(encoded)]
+        text = _pad([[*(t + self.config.text_encoding_offset for t in row[0])] for row in encoded], self.config.text_pad_token)
+        tokens = [[*row[1], eos] for row in encoded]
+        return {
+            "text_ids": nn.functional.pad(text, (0, length - text.shape[1]), value=self.config.text_pad_token),
+            "history_ids": nn.functional.pad(_pad([h[-length:] for h in histories], pad), (0, length), value=pad)[:, :length],
+            "tokens": _pad(tokens, eos),
+            "labels": _pad(tokens, IGNORE),
+            "spoken": _pad([row[2] for row in encoded], IGNORE),
+        }
+
+
+class SemanticForTraining(nn.Module):
+    """The semantic model with a loss that also guides some heads to the text token being spoken.
+
+    Without guidance the alignment of text and audio is by far the slowest thing to learn (guided attention, Tachibana et
+    al. 2017; here the target comes from the teacher's times). `guided` names (layer, head) pairs.
+    """
+
+    def __init__(
+        self,
+        model: BarkSemanticModel,
+        config: BarkGenerationConfig,
+        guided: Sequence[tuple[int, int]] = ((1, 0), (2, 0)),
+        guidance: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config.semantic_config
+        self.guided = tuple(map(tuple, guided))
+        self.guidance = guidance
+
+    def forward(
+        self, text_ids: Tensor, history_ids: Tensor, tokens: Tensor, labels: Tensor, spoken: Tensor, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """text_ids, history_ids: [batch, prompt]; tokens, labels: [batch, length + 1]; spoken: [batch, length]."""
+        embed = self.model.input_embeds_layer
+        infer = torch.full_like(text_ids[:, :1], self.config.semantic_infer_token)
+        embeds = torch.cat([embed(text_ids) + embed(history_ids), embed(infer), embed(tokens[:, :-1])], dim=1)
+        output = self.model(inputs_embeds=embeds, use_cache=False, output_attentions=bool(self.guided))
+        prompt = text_ids.shape[1]
+        logits = output.logits[:, prompt:].float()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        if not self.guided:
+            return {"loss": loss}
+        off = torch.stack([self._astray(output.attentions[layer][:, head], spoken, prompt) for layer, head in self.guided])
+        return {"loss": loss + self.guidance * off.mean(), "tokens": loss.detach(), "astray": off.mean().detach()}
+
+    @staticmethod
+    def _astray(weights: Tensor, spoken: Tensor, prompt: int) -> Tensor:
+        """-log of the attention that falls on the spoken text token and its neighbours, averaged.
+
+        weights: [batch, query, key]; the query at `prompt + i` predicts semantic token i.
+        """
+        queries = weights[:, prompt : prompt + spoken.shape[1], :prompt].float()
+        near = torch.stack([spoken.clamp_min(0) + shift for shift in (-1, 0, 1)], dim=-1).clamp(0, prompt - 1)
+        mass = queries.gather(-1, near).sum(-1)
+        return -(mass + 1e-4).log()[spoken != IGNORE].mean()
+
+
+def initialize_positions(model: BarkSemanticModel, prompt: int, text_per_token: float, scale: float = 0.1) -> None:
+    """Sinusoidal position embeddings in which a text position and the time at which it is spoken share their phase.
+
+    Args:
+        prompt: positions of text before the infer token.
+        text_per_token: text tokens per semantic token, on average.
+    """
+    weight = model.position_embeds_layer.weight
+    positions = torch.arange(weight.shape[0], dtype=torch.float32)
+    place = torch.where(positions < prompt, positions, (positions - prompt) * text_per_token)
+    frequencies = torch.exp(torch.linspace(0.0, -7.0, weight.shape[1] // 2))
+    phase = place[:, None] * frequencies
+    with torch.no_grad():
+        weight.copy_(scale * torch.cat([phase.sin(), phase.cos()], dim=1)[:, : weight.shape[1]])
+
+
+class CoarseTargets:
+    """Semantic tokens and codes -> inputs and labels of `BarkCoarseModel`, one random window of a row.
+
+    The window is laid out as the coarse stage does: semantic tokens from the start of the kept history, the infer token,
+    the coarse history and the window itself, which alone has labels. Rows often start at the beginning, with part of
+    another row as their voice, as generation does.
+    """
+
+    def __init__(self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5) -> None:
+        self.config = config
+        self.random = np.random.default_rng(seed)
+        self.p_voice = p_voice
+
+    def _voice(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """The semantic tokens and coarse ids that a voice made of `row` leaves in the prompt."""
+        semantic, coarse = np.asarray(row["semantic"]), self._ids(row)
+        stage, ratio = self.config.coarse_acoustics_config, self._ratio()
+        kept, n_coarse = vocabulary.history_lengths(
+            len(semantic), len(coarse) // stage.n_coarse_codebooks, stage.max_coarse_history, ratio, stage.n_coarse_codebooks
+        )
+        return semantic[-kept:], coarse[-n_coarse:][: -vocabulary.COARSE_HISTORY_CUT]
+
+    def _ratio(self) -> float:
+        return vocabulary.semantic_to_coarse_ratio(self.config.semantic_config, self.config.coarse_acoustics_config)
+
+    def _ids(self, row: dict[str, Any]) -> np.ndarray:
+        codes = torch.as_tensor(np.asarray(row["codes"])[: self.config.coarse_acoustics_config.n_coarse_codebooks]).long()
+        ids = vocabulary.coarse_ids(codes, self.config.semantic_config.semantic_vocab_size, self.config.codebook_size)
+        return ids.numpy()
+
+    def _window(self, row: dict[str, Any], voice: dict[str, Any] | None) -> tuple[list[int], list[int]]:
+        stage, ratio = self.config.coarse_acoustics_config, self._ratio()
+        semantic, coarse = np.asarray(row["semantic"]), self._ids(row)
+        coarse = coarse[: vocabulary.n_coarse_tokens(len(semantic), ratio, stage.n_coarse_codebooks)]
+        past_semantic, past_coarse = self._voice(voice) if voice else (semantic[:0], coarse[:0])
+        base = len(past_semantic)
+        semantic = np.concatenate([past_semantic, semantic])
+        step = int(self.random.integers(-(-len(coarse) // stage.sliding_window_len))) * stage.sliding_window_len
+        start = max(0, base + int(round(step / ratio)) - vocabulary.max_semantic_history(stage.max_coarse_history, ratio))
+        given = semantic[start : start + stage.max_coarse_input_length]
+        prompt = np.full(stage.max_coarse_input_length + 1, stage.coarse_semantic_pad_token)
+        prompt[: len(given)] = given
+        prompt[-1] = stage.coarse_infer_token
+        history = np.concatenate([past_coarse, coarse[:step]])[-stage.max_coarse_history :]
+        window = coarse[step : step + stage.sliding_window_len]
+        ids = np.concatenate([prompt, history, window])
+        labels = np.full(len(ids), IGNORE)
+        labels[len(ids) - len(window) :] = window
+        return ids.tolist(), labels.tolist()
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        order = self.random.permutation(len(rows))
+        voices = [rows[i] if self.random.random() < self.p_voice else None for i in order]
+        windows = [self._window(row, voice) for row, voice in zip(rows, voices, strict=True)]
+        pad = self.config.coarse_acoustics_config.coarse_semantic_pad_token
+        return {"input_ids": _pad([w[0] for w in windows], pad), "labels": _pad([w[1] for w in windows], IGNORE)}
+
+
+class FineTargets:
+    """Codes -> inputs and labels of `BarkFineModel` for a random codebook.
+
+    Codebooks from the one asked for on are hidden (id `codebook_size`) except in a random stretch of history, and frames
+    past the end are hidden in all codebooks, as the fine stage pads its window.
+    """
+
+    def __init__(self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5) -> None:
+        self.config = config
+        self.random = np.random.default_rng(seed)
+        self.p_voice = p_voice
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        fine, hidden = self.config.fine_acoustics_config, self.config.codebook_size
+        n_coarse = self.config.coarse_acoustics_config.n_coarse_codebooks
+        codebook = int(self.random.integers(n_coarse, fine.n_fine_codebooks))
+        ids = np.full((len(rows), fine.max_fine_input_length, fine.n_fine_codebooks), hidden, np.int64)
+        labels = np.full(ids.shape[:2], IGNORE, np.int64)
+        for index, row in enumerate(rows):
+            history = np.zeros((fine.n_fine_codebooks, 0), np.int64)
+            if self.random.random() < self.p_voice:
+                other = np.asarray(rows[self.random.integers(len(rows))]["codes"])
+                history = other[:, -fine.max_fine_history_length :]
+            codes = np.concatenate([history, np.asarray(row["codes"])], axis=1)[:, : fine.max_fine_input_length].T
+            ids[index, : len(codes)] = codes
+            ids[index, history.shape[1] :, codebook:] = hidden
+            labels[index, history.shape[1] : len(codes)] = codes[history.shape[1] :, codebook]
+        return {"codebook_idx": codebook, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
