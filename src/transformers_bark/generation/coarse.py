@@ -1,0 +1,153 @@
+"""The coarse stage: semantic tokens -> the first codebooks, in windows over a sliding prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import vocabulary
+from . import decoding
+from .options import CoarseOptions
+from .progress import Advance, ignore
+from .sampling import Draws
+
+
+@dataclass
+class _Row:
+    """One row: its voice and semantic tokens in a line, its coarse ids so far, and how many it needs."""
+
+    index: int
+    semantic: Tensor
+    coarse: Tensor
+    base: int
+    n_tokens: int
+    n_done: int = 0
+
+
+def _make_row(
+    index: int,
+    semantic: Tensor,
+    voice: tuple[Tensor, Tensor] | None,
+    ratio: float,
+    vocab_size: int,
+    codebook_size: int,
+    coarse_config: Any,
+    options: CoarseOptions,
+) -> _Row:
+    """Puts the kept part of the voice before the row's tokens. voice: semantic [n] and coarse codes [codebook, frame]."""
+    n_codebooks = coarse_config.n_coarse_codebooks
+    past_semantic, past_coarse = semantic[:0], semantic[:0]
+    if voice is not None:
+        ids = vocabulary.coarse_ids(voice[1].to(semantic), vocab_size, codebook_size)
+        kept, n_coarse = vocabulary.history_lengths(
+            len(voice[0]), voice[1].shape[1], options.max_coarse_history, ratio, n_codebooks
+        )
+        past_semantic = voice[0].to(semantic)[len(voice[0]) - kept :]
+        past_coarse = ids[len(ids) - n_coarse :][: -vocabulary.COARSE_HISTORY_CUT]
+    return _Row(
+        index,
+        torch.cat([past_semantic, semantic]),
+        past_coarse,
+        kept if voice is not None else 0,
+        vocabulary.n_coarse_tokens(len(semantic), ratio, n_codebooks),
+    )
+
+
+def _prompt(row: _Row, ratio: float, config: Any, options: CoarseOptions) -> Tensor:
+    """Ids of a window's prompt: semantic tokens around the window, the infer token, the coarse tokens before it."""
+    length = config.max_coarse_input_length
+    here = row.base + int(round(row.n_done / ratio))
+    start = max(0, here - vocabulary.max_semantic_history(options.max_coarse_history, ratio))
+    semantic = row.semantic[start : start + length]
+    semantic = torch.nn.functional.pad(semantic, (0, length - len(semantic)), value=config.coarse_semantic_pad_token)
+    infer = semantic.new_tensor([config.coarse_infer_token])
+    return torch.cat([semantic, infer, row.coarse[-options.max_coarse_history :]])
+
+
+def _window(
+    model: Any,
+    rows: Sequence[_Row],
+    ratio: float,
+    vocab_size: int,
+    codebook_size: int,
+    config: Any,
+    options: CoarseOptions,
+    draws: Draws,
+    advance: Advance,
+) -> None:
+    """Makes the next window of each row, in place. All rows stand at the same token, so they share their codebook's turn."""
+    embed = model.get_input_embeddings()
+    counts = [min(options.sliding_window_len, row.n_tokens - row.n_done) for row in rows]
+    logits, state = decoding.prefill(model, [embed(_prompt(row, ratio, config, options)) for row in rows], max(counts))
+    active = list(range(len(rows)))
+    made: list[list[int]] = [[] for _ in rows]
+    for turn in range(max(counts)):
+        going = [place for place, index in enumerate(active) if counts[index] > turn]
+        if turn:
+            state = decoding.keep_rows(state, going)
+            active = [active[place] for place in going]
+            last = torch.tensor([made[index][-1] for index in active], device=logits.device)
+            logits, state = decoding.step(model, state, last)
+        codebook = (rows[0].n_done + turn) % config.n_coarse_codebooks
+        first = vocab_size + codebook * codebook_size
+        owners = [rows[index].index for index in active]
+        chosen = draws.next_tokens("coarse", owners, logits[:, first : first + codebook_size], options) + first
+        for index, token in zip(active, chosen.tolist(), strict=True):
+            made[index].append(token)
+        advance(1)
+    for row, tokens in zip(rows, made, strict=True):
+        row.coarse = torch.cat([row.coarse, row.coarse.new_tensor(tokens)])
+        row.n_done += len(tokens)
+
+
+def generate_coarse(
+    model: Any,
+    semantic: Sequence[Tensor],
+    histories: Sequence[tuple[Tensor, Tensor] | None],
+    semantic_config: Any,
+    coarse_config: Any,
+    codebook_size: int,
+    options: CoarseOptions,
+    draws: Draws,
+    advance: Advance = ignore,
+) -> list[Tensor]:
+    """Coarse codes of each row.
+
+    Args:
+        model: the coarse model.
+        semantic: semantic tokens [n] of each row; a row may be empty.
+        histories: semantic tokens [n] and coarse codes [codebook, frame] of each row's voice, or None.
+
+    Returns:
+        codes in [0, codebook_size), int64 [codebook, frame] a row.
+
+    Raises:
+        ValueError: history and window do not fit the model's positions, or a window would split a frame.
+    """
+    n_codebooks = coarse_config.n_coarse_codebooks
+    room = model.config.block_size - coarse_config.max_coarse_input_length - 1
+    # the last token of a window is never fed back, so it needs no position
+    if options.max_coarse_history + options.sliding_window_len - 1 > room:
+        raise ValueError(
+            f"`max_coarse_history` ({options.max_coarse_history}) and `sliding_window_len` ({options.sliding_window_len}) "
+            f"exceed the {room} positions left by the prompt"
+        )
+    if options.sliding_window_len % n_codebooks:
+        raise ValueError(f"`sliding_window_len` must be a multiple of {n_codebooks} codebooks, got {options.sliding_window_len}")
+    ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
+    vocab_size = semantic_config.semantic_vocab_size
+    rows = [
+        _make_row(i, tokens.to(model.device).long(), voice, ratio, vocab_size, codebook_size, coarse_config, options)
+        for i, (tokens, voice) in enumerate(zip(semantic, histories, strict=True))
+    ]
+    starts = [len(row.coarse) for row in rows]
+    while active := [row for row in rows if row.n_done < row.n_tokens]:
+        _window(model, active, ratio, vocab_size, codebook_size, coarse_config, options, draws, advance)
+    return [
+        vocabulary.coarse_codes(row.coarse[start:], n_codebooks, vocab_size, codebook_size)
+        for row, start in zip(rows, starts, strict=True)
+    ]

@@ -1,0 +1,112 @@
+"""The fine stage: the remaining codebooks, one after the other, in overlapping windows that look both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .options import FineOptions
+from .progress import Advance, ignore
+from .sampling import Draws, choose, probabilities
+
+
+@dataclass
+class _Row:
+    """One row: codes of voice, row and padding in a line, [frame, codebook], and the (start, first filled) of its windows."""
+
+    index: int
+    codes: Tensor
+    n_history: int
+    n_frames: int
+    windows: list[tuple[int, int]]
+
+
+def plan_windows(n_frames: int, n_history: int, length: int, hop: int) -> list[tuple[int, int]]:
+    """(start, first frame filled) of each window of `length` frames, as the original library places them.
+
+    The last windows are moved back to end with the row, so they may fill frames a second time.
+    """
+    total = max(length, n_history + n_frames)
+    count = max(0, math.ceil((n_frames - (length - n_history)) / hop)) + 1
+    return [(min(n * hop, total - length), min(n_history + n * hop, total - hop)) for n in range(count)]
+
+
+def _make_row(index: int, coarse: Tensor, voice: Tensor | None, config: Any, codebook_size: int) -> _Row:
+    n_fine, length, hop = config.n_fine_codebooks, config.max_fine_input_length, config.max_fine_history_length
+    n_frames = coarse.shape[1]
+    history = coarse.new_zeros(n_fine, 0) if voice is None else voice.to(coarse)[:, -hop:]
+    n_history = history.shape[1]
+    total = max(length, n_history + n_frames)
+    codes = coarse.new_full((n_fine, total), codebook_size)
+    codes[:, :n_history] = history
+    codes[: len(coarse), n_history : n_history + n_frames] = coarse
+    return _Row(index, codes.T.contiguous(), n_history, n_frames, plan_windows(n_frames, n_history, length, hop))
+
+
+def _predict(
+    logits: Tensor, rows: Sequence[_Row], first: Sequence[int], options: FineOptions, draws: Draws
+) -> Tensor:
+    """Codes for every frame: logits [row, frame, code] -> [row, frame]; a row draws only for the frames from `first` on."""
+    if not options.do_sample:
+        return logits.argmax(-1)
+    length = logits.shape[1]
+    uniforms = torch.zeros(logits.shape[:2], dtype=torch.float64)
+    for target, row, start in zip(uniforms, rows, first, strict=True):
+        target[start:] = draws.uniforms("fine", row.index, length - start)
+    return choose(probabilities(logits, options), uniforms.to(logits.device))
+
+
+def _fill_windows(
+    model: Any, rows: Sequence[_Row], turn: int, n_coarse: int, config: Any, codebook_size: int, options: FineOptions, draws: Draws
+) -> None:
+    """Fills the `turn`-th window of each row, in place: one batch for each codebook."""
+    length = config.max_fine_input_length
+    starts = [row.windows[turn][0] for row in rows]
+    first = [row.windows[turn][1] - row.windows[turn][0] for row in rows]
+    window = torch.stack([row.codes[start : start + length] for row, start in zip(rows, starts, strict=True)])
+    filled = torch.arange(length, device=window.device) >= torch.tensor(first, device=window.device)[:, None]
+    for codebook in range(n_coarse, config.n_fine_codebooks):
+        logits = model(codebook, window).logits[..., :codebook_size]
+        predicted = _predict(logits, rows, first, options, draws)
+        window[..., codebook] = torch.where(filled, predicted, window[..., codebook])
+    for row, start, codes, offset in zip(rows, starts, window, first, strict=True):
+        row.codes[start + offset : start + length] = codes[offset:]
+
+
+def generate_fine(
+    model: Any,
+    coarse: Sequence[Tensor],
+    histories: Sequence[Tensor | None],
+    config: Any,
+    codebook_size: int,
+    options: FineOptions,
+    draws: Draws,
+    advance: Advance = ignore,
+) -> list[Tensor]:
+    """All codes of each row.
+
+    Args:
+        model: the fine model.
+        coarse: codes [codebook, frame] of each row, the same number of codebooks in all; a row may have no frames.
+        histories: codes [n_fine, frame] of each row's voice, or None.
+
+    Returns:
+        int64 [n_fine, frame] a row.
+    """
+    rows = [
+        _make_row(index, codes.to(model.device).long(), voice, config, codebook_size)
+        for index, (codes, voice) in enumerate(zip(coarse, histories, strict=True))
+        if codes.shape[1]
+    ]
+    for turn in range(max((len(row.windows) for row in rows), default=0)):
+        active = [row for row in rows if len(row.windows) > turn]
+        _fill_windows(model, active, turn, len(coarse[0]), config, codebook_size, options, draws)
+        advance(1)
+    done = {row.index: row.codes[row.n_history : row.n_history + row.n_frames].T for row in rows}
+    empty = torch.zeros(config.n_fine_codebooks, 0, dtype=torch.long, device=model.device)
+    return [done.get(index, empty) for index in range(len(coarse))]

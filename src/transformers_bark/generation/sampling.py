@@ -1,0 +1,93 @@
+"""From logits to tokens: the original library's filters, and random draws that belong to a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .options import STAGES, SamplingOptions
+
+
+def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
+    """logits [..., token] -> float32 probabilities of the same shape, those sampled from.
+
+    The order is the original library's: top-p on the plain logits, then top-k, then temperature.
+    """
+    logits = logits.float()
+    if options.top_p is not None and options.top_p < 1:
+        logits = _keep_top_p(logits, options.top_p)
+    if options.top_k:
+        least = logits.topk(min(int(options.top_k), logits.shape[-1]), dim=-1).values[..., -1:]
+        logits = torch.where(logits < least, -torch.inf, logits)
+    return torch.softmax(logits / (options.temperature or 1.0), dim=-1)
+
+
+def _keep_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Removes what comes after the tokens that first exceed `top_p` together; the most probable always stays."""
+    ordered, order = logits.sort(dim=-1, descending=True)
+    before = ordered.softmax(-1).cumsum(-1).roll(1, dims=-1)
+    before[..., 0] = 0.0
+    removed = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before > top_p)
+    return torch.where(removed, -torch.inf, logits)
+
+
+def choose(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """The token at which the cumulative probability passes the uniform: probs [..., token], uniforms [...] -> int64 [...]."""
+    cumulative = probs.double().cumsum(-1)
+    target = uniforms.to(cumulative)[..., None] * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp_max(probs.shape[-1] - 1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniform random numbers by row and stage.
+
+    With seeds each row and stage has a generator of its own, so what a row draws does not depend on the batch around it.
+    Without, draws come from torch's global generator.
+    """
+
+    generators: tuple[dict[str, torch.Generator], ...] | None = field(default=None)
+
+    @classmethod
+    def from_seed(cls, seed: int | Sequence[int] | None, batch_size: int) -> Draws:
+        """One seed for all rows, one per row, or None.
+
+        Raises:
+            ValueError: not as many seeds as rows, or a negative seed.
+            TypeError: a seed that is not a whole number.
+        """
+        if seed is None:
+            return cls()
+        seeds = [seed] * batch_size if isinstance(seed, int) else list(seed)
+        if len(seeds) != batch_size:
+            raise ValueError(f"`seed` must be one number or one per row, got {len(seeds)} for {batch_size} rows")
+        for value in seeds:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"`seed` must be whole numbers, got {value!r}")
+            if value < 0:
+                raise ValueError(f"`seed` must not be negative, got {value}")
+        return cls(tuple({s: _generator(value, index) for index, s in enumerate(STAGES)} for value in seeds))
+
+    def uniforms(self, stage: str, row: int, count: int) -> Tensor:
+        """The next `count` draws in [0, 1) of a row, float64 [count], on the CPU."""
+        generator = None if self.generators is None else self.generators[row][stage]
+        return torch.rand(count, generator=generator, dtype=torch.float64)
+
+    def next_tokens(self, stage: str, rows: Sequence[int], logits: Tensor, options: SamplingOptions) -> Tensor:
+        """One token a row: logits [row, token] -> int64 [row]."""
+        if not options.do_sample:
+            return logits.argmax(-1)
+        return self.choose(stage, rows, probabilities(logits, options))
+
+    def choose(self, stage: str, rows: Sequence[int], probs: Tensor) -> Tensor:
+        """One sampled token a row: probs [row, token] -> int64 [row]."""
+        uniforms = torch.cat([self.uniforms(stage, row, 1) for row in rows])
+        return choose(probs, uniforms.to(probs.device))
+
+
+def _generator(seed: int, stage: int) -> torch.Generator:
+    # stages of a row must not share a stream, nor neighbouring seeds
+    return torch.Generator().manual_seed((seed * len(STAGES) + stage) % 2**63)

@@ -1,0 +1,138 @@
+"""The semantic stage: text -> semantic tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import decoding
+from .options import SemanticOptions
+from .progress import Advance, ignore
+from .sampling import Draws, probabilities
+
+TOKENIZER_PAD_ID = 0
+"""Id that Bark's tokenizers pad with: where there is no mask, its run at the end of a row is padding."""
+
+
+def text_prompt(input_ids: Tensor, attention_mask: Tensor | None, config: Any) -> Tensor:
+    """Tokenizer ids [batch, length] -> ids of the semantic model [batch, prompt length].
+
+    Text is cut to the prompt, offset, and filled up with the text pad.
+    """
+    length = config.max_input_semantic_length
+    if attention_mask is None:
+        later_text = (input_ids != TOKENIZER_PAD_ID).flip(-1).cumsum(-1).flip(-1)
+        attention_mask = later_text > 0
+    ids, real = input_ids[:, :length].long(), attention_mask[:, :length].bool()
+    ids = torch.where(real, ids + config.text_encoding_offset, config.text_pad_token)
+    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=config.text_pad_token)
+
+
+def history_prompt(histories: Sequence[Tensor | None], config: Any, device: torch.device) -> Tensor:
+    """The last semantic tokens of each row's voice, filled up on the right: [batch, prompt length]."""
+    length = config.max_input_semantic_length
+    prompt = torch.full((len(histories), length), config.semantic_pad_token, device=device)
+    for row, history in zip(prompt, histories, strict=True):
+        if history is not None:
+            last = history[-length:]
+            row[: len(last)] = last.to(device)
+    return prompt
+
+
+def _prompt_embeds(model: Any, text: Tensor, history: Tensor, config: Any) -> Tensor:
+    """Text and history embeddings added position by position, then the token that asks for the first semantic token."""
+    infer = torch.full_like(text[:, :1], config.semantic_infer_token)
+    embed = model.get_input_embeddings()
+    return torch.cat([embed(text) + embed(history), embed(infer)], dim=1)
+
+
+def generate_semantic(
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    histories: Sequence[Tensor | None],
+    config: Any,
+    options: SemanticOptions,
+    draws: Draws,
+    advance: Advance = ignore,
+) -> list[Tensor]:
+    """Semantic tokens of each row.
+
+    Args:
+        model: the semantic model.
+        input_ids: tokenizer ids [batch, length], without offset; `attention_mask` of the same shape or None.
+        histories: semantic tokens [n] of each row's voice, or None.
+        config: the semantic generation config.
+
+    Returns:
+        int64 [n] a row, without the end token.
+
+    Raises:
+        ValueError: an id outside the vocabulary, or more tokens asked for than the model has positions.
+    """
+    text = text_prompt(input_ids.to(model.device), attention_mask_on(attention_mask, model.device), config)
+    if int(text.max()) >= model.config.input_vocab_size or int(input_ids.min()) < 0:
+        raise ValueError(
+            f"`input_ids` reach from {int(input_ids.min())} to {int(input_ids.max())}, the model has room for "
+            f"0 to {model.config.input_vocab_size - config.text_encoding_offset - 1}"
+        )
+    _check_room(model, config, options)
+    prompt = _prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
+    logits, state = decoding.prefill(model, list(prompt), options.max_new_tokens)
+    rows = list(range(len(prompt)))
+    tokens: list[list[int]] = [[] for _ in rows]
+    for _ in range(options.max_new_tokens):
+        chosen, ended = _next_tokens(logits, rows, config, options, draws)
+        going = []
+        for index, row in enumerate(rows):
+            if not ended[index]:
+                tokens[row].append(chosen[index])
+                if not _at_limit(len(tokens[row]), config, options):
+                    going.append(index)
+        advance(1)
+        if not going:
+            break
+        rows = [rows[index] for index in going]
+        state = decoding.keep_rows(state, going)
+        logits, state = decoding.step(model, state, torch.tensor([tokens[row][-1] for row in rows], device=logits.device))
+    return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
+
+
+def attention_mask_on(attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
+    """The mask on the model's device."""
+    return None if attention_mask is None else attention_mask.to(device)
+
+
+def _check_room(model: Any, config: Any, options: SemanticOptions) -> None:
+    # the last token is never fed back, so it needs no position
+    needed = config.max_input_semantic_length + options.max_new_tokens
+    if needed > model.config.block_size:
+        raise ValueError(
+            f"`max_new_tokens` is {options.max_new_tokens}, the model has positions for "
+            f"{model.config.block_size - config.max_input_semantic_length}"
+        )
+
+
+def _next_tokens(
+    logits: Tensor, rows: Sequence[int], config: Any, options: SemanticOptions, draws: Draws
+) -> tuple[list[int], list[bool]]:
+    """One token a row, and whether the row has ended: by its end token, or because the end is probable enough."""
+    size = config.semantic_vocab_size
+    relevant = logits[:, :size]
+    if options.allow_early_stop:
+        relevant = torch.cat([relevant, logits[:, config.eos_token_id, None]], dim=1)
+    needs_probs = options.do_sample or (options.allow_early_stop and options.min_eos_p is not None)
+    probs = probabilities(relevant, options) if needs_probs else relevant
+    chosen = draws.choose("semantic", rows, probs) if options.do_sample else relevant.argmax(-1)
+    ended = chosen == size
+    if options.allow_early_stop and options.min_eos_p is not None:
+        ended = ended | (probs[:, -1] >= options.min_eos_p)
+    return chosen.tolist(), ended.tolist()
+
+
+def _at_limit(count: int, config: Any, options: SemanticOptions) -> bool:
+    seconds = options.max_gen_duration_s
+    return count >= options.max_new_tokens or (seconds is not None and count / config.semantic_rate_hz > seconds)

@@ -1,0 +1,106 @@
+"""What a folder on the Hub carries besides weights: a model card, and files for `trust_remote_code`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+LANGUAGES = ("de", "en", "es", "fr", "hi", "it", "ja", "ko", "pl", "pt", "ru", "tr", "zh")
+"""Languages of the released models."""
+
+_CARD = """---
+{metadata}
+---
+
+# Bark
+
+A Bark text-to-audio model: text to semantic tokens, to coarse and fine EnCodec codes, to {sample_rate} Hz audio.
+
+```python
+import transformers_bark
+from transformers import pipeline
+
+synthesiser = pipeline("text-to-speech", "{name}")
+speech = synthesiser("Hello, my dog is cooler than you!", forward_params={{"do_sample": True}})
+```
+
+Install the package with `pip install transformers-bark`.
+"""
+
+_REMOTE_CODE = '''"""Finds the classes of this model in the installed package `transformers-bark`."""
+
+try:
+    from transformers_bark import {names}
+except ImportError as error:
+    raise ImportError("this model runs on the package transformers-bark: pip install transformers-bark") from error
+
+__all__ = [{quoted}]
+'''
+
+_AUTO_FILES = {
+    "configuration_bark_auto.py": ["BarkConfig"],
+    "modeling_bark_auto.py": ["BarkModel"],
+    "processing_bark_auto.py": ["BarkProcessor"],
+}
+_AUTO_MAP = {
+    "config.json": {
+        "AutoConfig": "configuration_bark_auto.BarkConfig",
+        "AutoModel": "modeling_bark_auto.BarkModel",
+        "AutoModelForTextToWaveform": "modeling_bark_auto.BarkModel",
+        "AutoProcessor": "processing_bark_auto.BarkProcessor",
+    },
+    "tokenizer_config.json": {"AutoProcessor": "processing_bark_auto.BarkProcessor"},
+}
+
+
+def write_model_card(
+    folder: str | Path,
+    sample_rate: int,
+    languages: Sequence[str] = LANGUAGES,
+    license: str = "mit",
+    base_model: str | None = "suno/bark",
+    body: str | None = None,
+    **metadata: Any,
+) -> Path:
+    """Writes `README.md` with the Hub's front matter, unless the folder has one.
+
+    Args:
+        body: text after the front matter, in place of the usual one.
+        metadata: more fields of `huggingface_hub.ModelCardData`.
+    """
+    path = Path(folder) / "README.md"
+    if path.exists():
+        return path
+    data = ModelCardData(
+        language=list(languages),
+        license=license,
+        library_name="transformers",
+        pipeline_tag="text-to-speech",
+        tags=["bark", "audio", "text-to-speech", "text-to-audio"],
+        base_model=base_model,
+        **metadata,
+    )
+    if body is None:
+        content = _CARD.format(metadata=data.to_yaml(), sample_rate=sample_rate, name=Path(folder).name)
+    else:
+        content = f"---\n{data.to_yaml()}\n---\n\n{body}"
+    ModelCard(content).save(path)
+    return path
+
+
+def write_auto_map(folder: str | Path) -> None:
+    """Writes the files that `trust_remote_code=True` follows to the installed package, and names them in the configs."""
+    folder = Path(folder)
+    for file, names in _AUTO_FILES.items():
+        quoted = ", ".join(f'"{name}"' for name in names)
+        (folder / file).write_text(_REMOTE_CODE.format(names=", ".join(names), quoted=quoted), encoding="utf-8")
+    for file, entries in _AUTO_MAP.items():
+        path = folder / file
+        if path.exists():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            config["auto_map"] = {**config.get("auto_map", {}), **entries}
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
