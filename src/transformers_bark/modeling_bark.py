@@ -4,8 +4,6 @@ Attention goes through Transformers' attention interface, so `eager`, `sdpa` and
 no mask is stored. Generation lives in `transformers_bark.generation`; the `generate` methods here only call it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

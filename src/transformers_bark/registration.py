@@ -1,0 +1,31 @@
+"""Makes Transformers' `Auto` classes and pipelines use this package for the model type `bark`."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModel, AutoModelForTextToWaveform, AutoProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
+from .modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSemanticModel
+from .pipeline_bark import BarkTextToSpeechPipeline
+from .processing_bark import BarkProcessor
+
+
+def register() -> None:
+    """Registers every class; calling it again changes nothing."""
+    AutoConfig.register(BarkConfig.model_type, BarkConfig, exist_ok=True)
+    AutoModel.register(BarkConfig, BarkModel, exist_ok=True)
+    AutoModelForTextToWaveform.register(BarkConfig, BarkModel, exist_ok=True)
+    AutoProcessor.register(BarkConfig, BarkProcessor, exist_ok=True)
+    for config, model in (
+        (BarkSemanticConfig, BarkSemanticModel),
+        (BarkCoarseConfig, BarkCoarseModel),
+        (BarkFineConfig, BarkFineModel),
+    ):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
+    # A processor class named in a folder is looked up here first, and only then among the registered ones.
+    PROCESSOR_MAPPING_NAMES.pop(BarkConfig.model_type, None)
+    # One class serves this task for all models; ours hands every other model to its parent.
+    PIPELINE_REGISTRY.supported_tasks["text-to-audio"]["impl"] = BarkTextToSpeechPipeline
