@@ -1,1 +1,1 @@
-"""Conversion between the original library's files and folders in the Hub's layout."""
+"""Conversion between Bark's checkpoint formats: run `python -m conversion.<script> --help` in the repository's root."""
