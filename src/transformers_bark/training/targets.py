@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import vocabulary
 from ..generation_configuration_bark import BarkGenerationConfig
-from ..modeling_bark import BarkSemanticModel
+from ..modeling_bark import BarkCausalModel, BarkSemanticModel
 
 IGNORE = -100
 """Label of a position without loss."""
@@ -144,7 +144,7 @@ class SemanticForTraining(nn.Module):
         return -(mass + 1e-4).log()[spoken != IGNORE].mean()
 
 
-def initialize_positions(model: BarkSemanticModel, prompt: int, text_per_token: float, scale: float = 0.1) -> None:
+def initialize_positions(model: BarkCausalModel, prompt: int, text_per_token: float, scale: float = 0.1) -> None:
     """Sinusoidal position embeddings in which a text position and the time at which it is spoken share their phase.
 
     Args:
@@ -164,8 +164,8 @@ class CoarseTargets:
     """Semantic tokens and codes -> inputs and labels of `BarkCoarseModel`, one random window of a row.
 
     The window is laid out as the coarse stage does: semantic tokens from the start of the kept history, the infer token,
-    the coarse history and the window itself, which alone has labels. Rows often start at the beginning, with part of
-    another row as their voice, as generation does.
+    the coarse history and the window itself. The row's own tokens in the history have labels too: they stand to the
+    semantic tokens as they do in the windows that made them. Half of the rows go on from another row's voice.
     """
 
     def __init__(self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5) -> None:
@@ -197,7 +197,8 @@ class CoarseTargets:
         past_semantic, past_coarse = self._voice(voice) if voice else (semantic[:0], coarse[:0])
         base = len(past_semantic)
         semantic = np.concatenate([past_semantic, semantic])
-        step = int(self.random.integers(-(-len(coarse) // stage.sliding_window_len))) * stage.sliding_window_len
+        last = -(-len(coarse) // stage.sliding_window_len) - 1
+        step = int(self.random.choice([last, self.random.integers(last + 1)])) * stage.sliding_window_len
         start = max(0, base + int(round(step / ratio)) - vocabulary.max_semantic_history(stage.max_coarse_history, ratio))
         given = semantic[start : start + stage.max_coarse_input_length]
         prompt = np.full(stage.max_coarse_input_length + 1, stage.coarse_semantic_pad_token)
@@ -207,7 +208,8 @@ class CoarseTargets:
         window = coarse[step : step + stage.sliding_window_len]
         ids = np.concatenate([prompt, history, window])
         labels = np.full(len(ids), IGNORE)
-        labels[len(ids) - len(window) :] = window
+        own = min(step, len(history)) + len(window)
+        labels[len(ids) - own :] = ids[len(ids) - own :]
         return ids.tolist(), labels.tolist()
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
