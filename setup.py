@@ -1,0 +1,62 @@
+"""Metadata of the distribution; settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "src/transformers_bark/__init__.py").read_text()).group(1)
+
+CONVERT = ["encodec>=0.1.1"]
+TRAIN = [
+    "auraloss>=0.4",  # multi-resolution spectral losses
+    "datasets>=4",  # the corpus on disk
+    "librosa>=0.10",  # mel filters
+    "scikit-learn>=1.5",  # discriminant analysis and k-means of the semantic tokens
+    "tensorboard>=2.15",
+    "vector-quantize-pytorch>=1.20",  # residual quantizer of the codec
+]
+RECIPE = [
+    *TRAIN,
+    "faster-whisper>=1.1",  # the judge
+    "hibari-tts>=0.2",  # the teacher voice
+    "jiwer>=3",
+    "onnx>=1.16",  # exposes the teacher's durations
+    "soxr>=0.4",
+    "speechmos>=0.0.1",
+]
+TEST = [*TRAIN, "funcy>=2", "pytest>=8", "pytest-xdist>=3.5"]
+DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
+
+setup(
+    name="transformers-bark",
+    version=VERSION,
+    description="Bark text-to-audio for Hugging Face Transformers: exact, fast, trainable",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"transformers_bark": ["assets/nano/*", "assets/nano/*/*", "py.typed"]},
+    install_requires=[
+        "accelerate>=1.0",
+        "huggingface_hub>=1.0",
+        "numpy>=1.26",
+        "safetensors>=0.6",
+        "soundfile>=0.12",
+        "tokenizers>=0.21",
+        "torch>=2.6",
+        "tqdm>=4.66",
+        "transformers>=5.23,<6",
+    ],
+    extras_require={"convert": CONVERT, "train": TRAIN, "recipe": RECIPE, "test": TEST, "dev": DEV},
+    entry_points={"console_scripts": ["bark-tts = transformers_bark.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+    ],
+)
