@@ -38,7 +38,7 @@ SAFE_GLOBALS: list[Any] = [
 """What a checkpoint may name beside torch's own tensors and OrderedDict: enough for a numpy number, and nothing more."""
 
 _ZIP_MAGIC = b"PK\x03\x04"
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 """Elements that are cast and written at a time."""
 
 _DTYPE_NAMES = {
@@ -114,7 +114,9 @@ def _check_zip(path: Path, checksums: bool) -> None:
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise ConversionError(f"{path}: truncated or damaged ({error})") from error
     if bad is not None:
-        raise ConversionError(f"{path}: damaged, the record {bad} {'is compressed' if packed else 'does not match its checksum'}")
+        raise ConversionError(
+            f"{path}: damaged, the record {bad} {'is compressed' if packed else 'does not match its checksum'}"
+        )
 
 
 def _unsafe_globals(path: Path) -> list[str]:

@@ -89,7 +89,9 @@ def stage_checkpoint(
     for head, embedding in names.tied_names(config).items():
         if embedding in state:
             if head in state and not torch.equal(state[head], state[embedding]):
-                raise ConversionError(f"{origin}: {head} and {embedding} are one parameter in the model but differ in the file")
+                raise ConversionError(
+                    f"{origin}: {head} and {embedding} are one parameter in the model but differ in the file"
+                )
             state[head] = state[embedding]
     table = {ours: original for original, ours in names.stage_names(config).items()}
     model = names.rename(state, table, origin)
@@ -134,7 +136,9 @@ def _convert_voices(folder: Path, draft: Path) -> str:
     index = folder / "speaker_embeddings_path.json"
     if not index.is_file():
         return "voices: the folder has none"
-    voices = {name: files for name, files in json.loads(index.read_text(encoding="utf-8")).items() if name != "repo_or_path"}
+    voices = {
+        name: files for name, files in json.loads(index.read_text(encoding="utf-8")).items() if name != "repo_or_path"
+    }
     for name, files in voices.items():
         target = draft / "prompts" / f"{name}.npz"
         if not target.resolve().is_relative_to((draft / "prompts").resolve()):

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer, BertTokenizer
 
 if __package__ in (None, ""):  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,6 +29,7 @@ from transformers_bark import hub
 from transformers_bark.configuration_bark import BarkConfig, BarkSubModelConfig
 from transformers_bark.generation_configuration_bark import BarkGenerationConfig, check_compatible
 from transformers_bark.modeling_bark import BarkCoarseModel, BarkFineModel, BarkSemanticModel
+from transformers_bark.processing_bark import BarkProcessor
 from transformers_bark.vocabulary import FINE_TEMPERATURE, MIN_EOS_P, TEMPERATURE
 from transformers_bark.voices import VoicePreset
 
@@ -132,7 +134,9 @@ def read_stage(
     names.check_shapes(tensors, wanted, str(path))
     for head, embedding in names.tied_names(config).items():
         if not torch.equal(tensors.pop(head), tensors[embedding]):
-            raise ConversionError(f"{path}: {head} and {embedding} are one parameter in the model but differ in the file")
+            raise ConversionError(
+                f"{path}: {head} and {embedding} are one parameter in the model but differ in the file"
+            )
     return config, tensors, checkpoint.best_val_loss
 
 
@@ -168,7 +172,9 @@ def convert(
         shards = Shards(draft, dtype, total=len(MODELS) + 1)
         configs, report = _convert_stages(sources, shards, checksums)
         codec_config, tensors = encodec_codec.read_encodec(sources.codec, generation_config.sample_rate, checksums)
-        report.append(f"codec: {len(tensors)} tensors of {sources.codec.name} -> {shards.write('codec_model', tensors)}")
+        report.append(
+            f"codec: {len(tensors)} tensors of {sources.codec.name} -> {shards.write('codec_model', tensors)}"
+        )
         del tensors
         shards.write_index()
         config = BarkConfig.from_sub_model_configs(*configs, codec_config)
@@ -177,8 +183,7 @@ def convert(
         config.dtype = shards.dtypes.pop() if len(shards.dtypes) == 1 else torch.float32
         config.save_pretrained(draft)
         generation_config.save_pretrained(draft)
-        report.append(_convert_tokenizer(sources.tokenizer, draft, generation_config))
-        report.append(_convert_voices(sources.voices, draft, generation_config))
+        report += _convert_processor(sources, draft, generation_config)
         hub.write_model_card(draft, generation_config.sample_rate, base_model=base_model)
         report.append(_check_written(draft, config))
         if verify:
@@ -197,9 +202,7 @@ def _generation_config(path: Path | None) -> BarkGenerationConfig:
         raise ConversionError(f"{path}: not a generation config of Bark ({error})") from error
 
 
-def _convert_stages(
-    sources: Sources, shards: Shards, checksums: bool
-) -> tuple[list[BarkSubModelConfig], list[str]]:
+def _convert_stages(sources: Sources, shards: Shards, checksums: bool) -> tuple[list[BarkSubModelConfig], list[str]]:
     configs, report = [], []
     for stage, path in zip(MODELS, (sources.text, sources.coarse, sources.fine), strict=True):
         config, tensors, loss = read_stage(stage, path, checksums)
@@ -228,11 +231,29 @@ def _check_together(config: BarkConfig, generation_config: BarkGenerationConfig)
         raise ConversionError(f"{error}; --generation-config takes the settings of other models") from error
 
 
-def _convert_tokenizer(path: Path | None, draft: Path, generation_config: BarkGenerationConfig) -> str:
-    if path is None:
-        return "tokenizer: none given, so the folder has no processor: add --tokenizer (bert-base-multilingual-cased)"
-    from transformers import AutoTokenizer, BertTokenizer
+def _convert_processor(sources: Sources, draft: Path, generation_config: BarkGenerationConfig) -> list[str]:
+    """Writes tokenizer and voices, as far as they are given."""
+    entries = {} if sources.voices is None else _checked_voices(sources.voices, generation_config)
+    voices = {"repo_or_path": str(sources.voices), **entries} if entries else None
+    report = []
+    if sources.tokenizer is None:
+        report.append(
+            "tokenizer: none given, so the folder has no processor: add --tokenizer (bert-base-multilingual-cased)"
+        )
+        if voices:
+            raise ConversionError("--voices need a --tokenizer: the processor reads both")
+    else:
+        tokenizer = _read_tokenizer(sources.tokenizer, generation_config)
+        BarkProcessor(tokenizer, voices).save_pretrained(draft)
+        report.append(f"tokenizer: {len(tokenizer)} tokens")
+    if voices is None:
+        report.append("voices: none given: add --voices (the original's assets/prompts)")
+    else:
+        report.append(f"voices: {len(entries)} checked and written")
+    return report
 
+
+def _read_tokenizer(path: Path, generation_config: BarkGenerationConfig) -> Any:
     try:
         if path.is_dir():
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -248,33 +269,20 @@ def _convert_tokenizer(path: Path | None, draft: Path, generation_config: BarkGe
     room = semantic.text_pad_token - semantic.text_encoding_offset
     if len(tokenizer) > room:
         raise ConversionError(f"{path}: {len(tokenizer)} tokens, but the semantic model has room for {room}")
-    tokenizer.save_pretrained(draft)
-    file = draft / "tokenizer_config.json"
-    _write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "processor_class": "BarkProcessor"})
-    return f"tokenizer: {len(tokenizer)} tokens"
+    return tokenizer
 
 
-def _convert_voices(path: Path | None, draft: Path, generation_config: BarkGenerationConfig) -> str:
-    if path is None:
-        return "voices: none given: add --voices (the original's assets/prompts)"
-    files = sorted(path.rglob("*.npz"))
+def _checked_voices(folder: Path, generation_config: BarkGenerationConfig) -> dict[str, str]:
+    """Name of every voice below `folder` -> its file, relative to the folder."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.npz"))}
     if not files:
-        raise ConversionError(f"{path}: no .npz files")
-    index: dict[str, object] = {"repo_or_path": "."}  # what is loaded counts, not this
-    for file in files:
-        name = file.relative_to(path).with_suffix("").as_posix()
+        raise ConversionError(f"{folder}: no .npz files")
+    for path in files.values():
         try:
-            voice = VoicePreset.load(file).check(generation_config)
+            VoicePreset.load(path).check(generation_config)
         except ValueError as error:
-            raise ConversionError(f"{file}: {error}") from error
-        index[name] = {}
-        for key, part in voice.as_dict().items():
-            place = f"speaker_embeddings/{name}_{key}.npy"
-            (draft / place).parent.mkdir(parents=True, exist_ok=True)
-            np.save(draft / place, part.numpy(), allow_pickle=False)
-            index[name][key] = place  # type: ignore[index]
-    _write_json(draft / "speaker_embeddings_path.json", index)
-    return f"voices: {len(files)} checked and written"
+            raise ConversionError(f"{path}: {error}") from error
+    return {file.removesuffix(".npz"): file for file in files}
 
 
 def _check_written(draft: Path, config: BarkConfig) -> str:
@@ -308,7 +316,9 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
 
     api = HfApi()
     api.create_repo(repo_id, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Convert from the original checkpoints"))
+    return str(
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Convert from the original checkpoints")
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -84,7 +84,9 @@ def _decoder(config: EncodecConfig) -> Iterator[tuple[str, str]]:
     yield from _conv(f"decoder.model.{index + 1}", f"decoder.layers.{index + 1}")
 
 
-def read_encodec(path: Any, sampling_rate: int = 24_000, checksums: bool = True) -> tuple[EncodecConfig, dict[str, Tensor]]:
+def read_encodec(
+    path: Any, sampling_rate: int = 24_000, checksums: bool = True
+) -> tuple[EncodecConfig, dict[str, Tensor]]:
     """A codec's config and tensors under Transformers' names, from an `encodec` state (`.th` or `.pt`).
 
     Sizes are read off the shapes; the sampling rate is in no file.
@@ -149,7 +151,9 @@ def codec_config(state: Mapping[str, Tensor], sampling_rate: int, origin: str) -
             "num_lstm_layers": len(_indices(state, r"encoder\.model\.\d+\.lstm\.weight_ih_l(\d+)")),
         }
     except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
-        raise ConversionError(f"{origin}: not the state of a weight-normalised EnCodec ({error!r} is missing)") from error
+        raise ConversionError(
+            f"{origin}: not the state of a weight-normalised EnCodec ({error!r} is missing)"
+        ) from error
     config = EncodecConfig(
         **sizes,
         upsampling_ratios=ratios,

@@ -151,7 +151,9 @@ def stage_config(stage: str, model_args: Mapping[str, object], origin: str) -> B
     args.setdefault("dropout", 0.0)
     unknown, missing = sorted(set(args) - set(table)), sorted(set(table) - set(args))
     if unknown or missing:
-        raise ConversionError(f"{origin}: `model_args` lacks {missing or 'nothing'} and has unknown {unknown or 'nothing'}")
+        raise ConversionError(
+            f"{origin}: `model_args` lacks {missing or 'nothing'} and has unknown {unknown or 'nothing'}"
+        )
     try:
         return STAGES[stage](**{table[name]: value for name, value in args.items()})
     except (TypeError, ValueError) as error:

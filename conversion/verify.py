@@ -52,7 +52,9 @@ def _import(name: str, package: str) -> Any:
         with torchaudio_stand_in():
             return importlib.import_module(name)
     except ImportError as error:
-        raise ConversionError(f"--verify needs the original's code: pip install --no-deps {package} ({error})") from error
+        raise ConversionError(
+            f"--verify needs the original's code: pip install --no-deps {package} ({error})"
+        ) from error
 
 
 def original_stage(path: Path, stage: str) -> Any:
@@ -173,7 +175,9 @@ def compare(sources: Sources, folder: Path, exact: bool = True) -> list[str]:
         torch.random.set_rng_state(generator_state)
     for what, (difference, largest) in results.items():
         if exact and not difference <= TOLERANCE * max(1.0, largest):
-            raise ConversionError(f"{what} differ from the original's by {difference:.3g} (largest value {largest:.3g})")
+            raise ConversionError(
+                f"{what} differ from the original's by {difference:.3g} (largest value {largest:.3g})"
+            )
     return [
         f"compared with the original: {what} differ by at most {difference:.3g} (largest value {largest:.3g})"
         for what, (difference, largest) in results.items()

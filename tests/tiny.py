@@ -9,7 +9,33 @@ from transformers import BertTokenizer
 
 from transformers_bark import BarkConfig, BarkGenerationConfig, BarkModel, BarkProcessor, VoicePreset
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] hello my dog is cooler than you he ##llo a b c d ! , . ? the quick cat".split()
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "hello",
+    "my",
+    "dog",
+    "is",
+    "cooler",
+    "than",
+    "you",
+    "he",
+    "##llo",
+    "a",
+    "b",
+    "c",
+    "d",
+    "!",
+    ",",
+    ".",
+    "?",
+    "the",
+    "quick",
+    "cat",
+]
 
 CODEC = {
     "model_type": "encodec",
@@ -37,22 +63,40 @@ def odd_sizes() -> tuple[dict, dict]:
         "semantic_config": {**SIZES, "input_vocab_size": 120, "output_vocab_size": 41, "block_size": 96},
         "coarse_acoustics_config": {**SIZES, "input_vocab_size": 140, "output_vocab_size": 136, "block_size": 96},
         "fine_acoustics_config": {
-            **SIZES, "input_vocab_size": 40, "output_vocab_size": 40, "block_size": 64, "n_codes_total": 4
+            **SIZES,
+            "input_vocab_size": 40,
+            "output_vocab_size": 40,
+            "block_size": 64,
+            "n_codes_total": 4,
         },
         "codec_config": {**CODEC, "codebook_size": 32, "upsampling_ratios": [8, 5, 5, 3], "target_bandwidths": [1.6]},
     }
     generation = {
         "codebook_size": 32,
         "semantic_config": {
-            "eos_token_id": 40, "semantic_vocab_size": 40, "text_encoding_offset": 48, "text_pad_token": 118,
-            "semantic_infer_token": 119, "max_input_semantic_length": 16, "semantic_rate_hz": 25.0, "max_new_tokens": 40,
+            "eos_token_id": 40,
+            "semantic_vocab_size": 40,
+            "text_encoding_offset": 48,
+            "text_pad_token": 118,
+            "semantic_infer_token": 119,
+            "max_input_semantic_length": 16,
+            "semantic_rate_hz": 25.0,
+            "max_new_tokens": 40,
         },
         "coarse_acoustics_config": {
-            "coarse_semantic_pad_token": 136, "coarse_infer_token": 137, "coarse_rate_hz": 40, "n_coarse_codebooks": 2,
-            "max_coarse_input_length": 24, "max_coarse_history": 40, "sliding_window_len": 12,
+            "coarse_semantic_pad_token": 136,
+            "coarse_infer_token": 137,
+            "coarse_rate_hz": 40,
+            "n_coarse_codebooks": 2,
+            "max_coarse_input_length": 24,
+            "max_coarse_history": 40,
+            "sliding_window_len": 12,
         },
         "fine_acoustics_config": {
-            "temperature": 0.5, "max_fine_history_length": 16, "max_fine_input_length": 32, "n_fine_codebooks": 4
+            "temperature": 0.5,
+            "max_fine_history_length": 16,
+            "max_fine_input_length": 32,
+            "n_fine_codebooks": 4,
         },
     }
     return model, generation

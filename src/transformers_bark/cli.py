@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("text", nargs="?", help="what to say; - reads standard input; `voices` lists the voices")
     parser.add_argument("-o", "--output", type=Path, help="WAV file to write (default: speech.wav)")
     parser.add_argument("--model", help="folder or name on the Hub (default: the checkpoint in the package)")
-    parser.add_argument("--voice", "--history_prompt", dest="voice", help="a voice's name, or an .npz or .safetensors file")
+    parser.add_argument(
+        "--voice", "--history_prompt", dest="voice", help="a voice's name, or an .npz or .safetensors file"
+    )
     parser.add_argument("--seed", type=int, help="makes the result repeatable")
     parser.add_argument("--temperature", type=float, help="of the semantic and the coarse stage")
     parser.add_argument("--semantic-temperature", "--text_temp", dest="semantic_temperature", type=float)
@@ -29,14 +31,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--greedy", action="store_true", help="take the most probable token in every stage")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda if there is one)")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument("--save-voice", type=Path, metavar="FILE", help="keep the result as a voice (.npz or .safetensors)")
+    parser.add_argument(
+        "--save-voice", type=Path, metavar="FILE", help="keep the result as a voice (.npz or .safetensors)"
+    )
     parser.add_argument("--quiet", "--silent", dest="quiet", nargs="?", const=True, default=False, type=_flag)
     parser.add_argument("--version", action="store_true", help="print the version")
     old = parser.add_argument_group("arguments of the original library's command")
     old.add_argument("--text", dest="old_text")
     old.add_argument("--output_filename")
     old.add_argument("--output_dir", type=Path)
-    old.add_argument("--output_full", nargs="?", const=True, default=False, type=_flag, help="also save the voice, as .npz")
+    old.add_argument(
+        "--output_full", nargs="?", const=True, default=False, type=_flag, help="also save the voice, as .npz"
+    )
     return parser
 
 
@@ -104,7 +110,15 @@ def _list_voices(options: argparse.Namespace) -> None:
 
 
 def _generation_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("temperature", "semantic_temperature", "coarse_temperature", "fine_temperature", "top_k", "top_p", "min_eos_p")
+    names = (
+        "temperature",
+        "semantic_temperature",
+        "coarse_temperature",
+        "fine_temperature",
+        "top_k",
+        "top_p",
+        "min_eos_p",
+    )
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.greedy:
         given["do_sample"] = False

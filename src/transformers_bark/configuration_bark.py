@@ -54,7 +54,9 @@ class BarkSubModelConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         if self.hidden_size % self.num_heads:
-            raise ValueError(f"`num_heads` must divide `hidden_size`, got {self.num_heads} heads for a width of {self.hidden_size}")
+            raise ValueError(
+                f"`num_heads` must divide `hidden_size`, got {self.num_heads} heads for a width of {self.hidden_size}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout}")
 

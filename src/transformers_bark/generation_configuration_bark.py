@@ -209,7 +209,11 @@ class BarkGenerationConfig(GenerationConfig):
         """Any generation config, with nested dicts or without, as a `BarkGenerationConfig`."""
         if config is None:
             return cls()
-        return config if isinstance(config, cls) else cls(**{k: v for k, v in vars(config).items() if not k.startswith("_")})
+        return (
+            config
+            if isinstance(config, cls)
+            else cls(**{k: v for k, v in vars(config).items() if not k.startswith("_")})
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, nested configs as dicts."""
@@ -232,10 +236,18 @@ def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig
     fine, codebook_size = generation_config.fine_acoustics_config, generation_config.codebook_size
     coarse_end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * codebook_size
     needs = [
-        ("semantic_config", "input_vocab_size", 1 + max(semantic.text_encoding_offset, semantic.text_pad_token, semantic.semantic_infer_token)),
+        (
+            "semantic_config",
+            "input_vocab_size",
+            1 + max(semantic.text_encoding_offset, semantic.text_pad_token, semantic.semantic_infer_token),
+        ),
         ("semantic_config", "output_vocab_size", 1 + max(semantic.semantic_vocab_size - 1, semantic.eos_token_id)),
         ("semantic_config", "block_size", semantic.max_input_semantic_length + 1),
-        ("coarse_acoustics_config", "input_vocab_size", max(coarse_end, 1 + max(coarse.coarse_semantic_pad_token, coarse.coarse_infer_token))),
+        (
+            "coarse_acoustics_config",
+            "input_vocab_size",
+            max(coarse_end, 1 + max(coarse.coarse_semantic_pad_token, coarse.coarse_infer_token)),
+        ),
         ("coarse_acoustics_config", "output_vocab_size", coarse_end),
         ("coarse_acoustics_config", "block_size", coarse.max_coarse_input_length + 1 + coarse.sliding_window_len),
         ("fine_acoustics_config", "input_vocab_size", codebook_size + 1),

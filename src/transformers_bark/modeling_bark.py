@@ -218,7 +218,9 @@ class BarkPreTrainedModel(PreTrainedModel):
         if position_ids is None:
             position_ids = torch.arange(past, past + inputs_embeds.shape[1], device=weight.device)[None]
         if past + inputs_embeds.shape[1] > weight.shape[0] and int(position_ids.max()) >= weight.shape[0]:
-            raise ValueError(f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}")
+            raise ValueError(
+                f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}"
+            )
         return self.drop(inputs_embeds.to(weight.device) + self.position_embeds_layer(position_ids.to(weight.device)))
 
     def _flags(self, *flags: tuple[str, bool | None]) -> list[bool]:
@@ -340,9 +342,7 @@ class BarkSemanticModel(BarkCausalModel):
 
         `options` override the config: see `transformers_bark.generation.options`; `seed` fixes the draws.
         """
-        return facades.semantic(
-            self, input_ids, semantic_generation_config, history_prompt, attention_mask, options
-        )
+        return facades.semantic(self, input_ids, semantic_generation_config, history_prompt, attention_mask, options)
 
 
 class BarkCoarseModel(BarkCausalModel):
@@ -388,7 +388,9 @@ class BarkFineModel(BarkPreTrainedModel):
     def __init__(self, config: BarkFineConfig) -> None:
         super().__init__(config)
         n_heads = config.n_codes_total - config.n_codes_given
-        self._tied_weights_keys = {f"lm_heads.{i}.weight": f"input_embeds_layers.{i + 1}.weight" for i in range(n_heads)}
+        self._tied_weights_keys = {
+            f"lm_heads.{i}.weight": f"input_embeds_layers.{i + 1}.weight" for i in range(n_heads)
+        }
         self.input_embeds_layers = nn.ModuleList(
             nn.Embedding(config.input_vocab_size, config.hidden_size) for _ in range(config.n_codes_total)
         )
@@ -463,7 +465,9 @@ class BarkFineModel(BarkPreTrainedModel):
         _require_one(input_ids, inputs_embeds)
         given, total = self.config.n_codes_given, self.config.n_codes_total
         if not given <= codebook_idx < total:
-            raise ValueError(f"`codebook_idx` must be in [{given}, {total}), got {codebook_idx}: codebooks before have no head")
+            raise ValueError(
+                f"`codebook_idx` must be in [{given}, {total}), got {codebook_idx}: codebooks before have no head"
+            )
         output_attentions, output_hidden_states, return_dict = self._flags(
             ("output_attentions", output_attentions),
             ("output_hidden_states", output_hidden_states),

@@ -51,7 +51,10 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
     ) -> Iterator[dict[str, Any]]:
         if unknown:
             raise TypeError(f"unknown arguments of the pipeline: {', '.join(sorted(unknown))}")
-        prepared = {"max_length": self.model.generation_config.semantic_config.max_input_semantic_length, **(preprocess_params or {})}
+        prepared = {
+            "max_length": self.model.generation_config.semantic_config.max_input_semantic_length,
+            **(preprocess_params or {}),
+        }
         voice_preset = prepared.pop("voice_preset", None) if voice_preset is None else voice_preset
         options = {**(forward_params or {}), **(generate_kwargs or {})}
         remaining = iter(texts)

@@ -96,7 +96,9 @@ class BarkProcessor(ProcessorMixin):
             folder.mkdir(parents=True, exist_ok=True)
             listed: dict[str, Any] = {_REPOSITORY: str(save_directory)}
             for name, voice in voices.items():
-                listed[name] = _save_voice(voice, folder, f"{speaker_embeddings_directory}/{_inside(name)}", voice_format)
+                listed[name] = _save_voice(
+                    voice, folder, f"{speaker_embeddings_directory}/{_inside(name)}", voice_format
+                )
             (folder / speaker_embeddings_dict_path).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
         super().save_pretrained(folder, push_to_hub=push_to_hub, **kwargs)
 
@@ -129,7 +131,9 @@ class BarkProcessor(ProcessorMixin):
         if isinstance(voice, Mapping | np.lib.npyio.NpzFile):
             return VoicePreset.from_arrays(voice)
         if not isinstance(voice, str | os.PathLike):
-            raise TypeError(f"`voice_preset` must be a name, a path, a mapping or a VoicePreset, got {type(voice).__name__}")
+            raise TypeError(
+                f"`voice_preset` must be a name, a path, a mapping or a VoicePreset, got {type(voice).__name__}"
+            )
         name = os.fspath(voice)
         if name in self.available_voice_presets:
             return self._load_named(name)
@@ -137,7 +141,11 @@ class BarkProcessor(ProcessorMixin):
             if path.suffix in (".npz", ".safetensors") and path.is_file():
                 return VoicePreset.load(path)
         near = difflib.get_close_matches(name, self.available_voice_presets, 3, 0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; {len(self.available_voice_presets)} voices are listed"
+        hint = (
+            f"; did you mean {' or '.join(near)}?"
+            if near
+            else f"; {len(self.available_voice_presets)} voices are listed"
+        )
         raise ValueError(f"voice preset {name!r} is neither a listed voice nor an .npz or .safetensors file{hint}")
 
     def _load_named(self, name: str) -> VoicePreset:
@@ -224,7 +232,8 @@ class BarkProcessor(ProcessorMixin):
             if len(row) > length:
                 share = round((len(row) - length) / len(row) * 100, 1)
                 warnings.warn(
-                    f"text of {len(row)} tokens is longer than {length}: the last {share}% is cut off: {text[:40]!r}…", stacklevel=3
+                    f"text of {len(row)} tokens is longer than {length}: the last {share}% is cut off: {text[:40]!r}…",
+                    stacklevel=3,
                 )
 
     def save_audio(

@@ -126,7 +126,9 @@ def _part(stage: str) -> Any:
     """The sub-model of a stage, loaded if need be."""
     if stage not in _loaded.stages:
         preload_models()
-    attribute = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics", "codec": "codec_model"}[stage]
+    attribute = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics", "codec": "codec_model"}[
+        stage
+    ]
     return getattr(_loaded.stages[stage], attribute)
 
 
@@ -147,7 +149,9 @@ def _voice(history_prompt: Any) -> VoicePreset | None:
 def _tokens(name: str, value: Any, dimensions: int, size: int) -> torch.Tensor:
     """A numpy array of codes as a tensor, checked."""
     if not isinstance(value, np.ndarray) or value.ndim != dimensions or not value.size:
-        raise ValueError(f"`{name}` must be a numpy array with {dimensions} dimension(s), not empty, got {np.shape(value)}")
+        raise ValueError(
+            f"`{name}` must be a numpy array with {dimensions} dimension(s), not empty, got {np.shape(value)}"
+        )
     if value.min() < 0 or value.max() >= size:
         raise ValueError(f"`{name}` must lie in [0, {size}), got {value.min()} to {value.max()}")
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64))
@@ -216,12 +220,25 @@ def generate_coarse(
     semantic = _tokens("x_semantic", x_semantic, 1, config.semantic_config.semantic_vocab_size)
     voice = _voice(history_prompt)
     options = CoarseOptions(
-        True, temp, top_k, top_p, max_coarse_history or stage.max_coarse_history, sliding_window_len or stage.sliding_window_len
+        True,
+        temp,
+        top_k,
+        top_p,
+        max_coarse_history or stage.max_coarse_history,
+        sliding_window_len or stage.sliding_window_len,
     )
     pair = None if voice is None else (voice.semantic_prompt, voice.coarse_prompt)
     with Reporter(_bars(silent)).stage("coarse", 0, 1) as advance:
         rows = _coarse(
-            _part("coarse"), [semantic], [pair], config.semantic_config, stage, config.codebook_size, options, Draws(), advance
+            _part("coarse"),
+            [semantic],
+            [pair],
+            config.semantic_config,
+            stage,
+            config.codebook_size,
+            options,
+            Draws(),
+            advance,
         )
     return rows[0].cpu().numpy()
 

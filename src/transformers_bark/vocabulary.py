@@ -100,7 +100,9 @@ def coarse_codes(ids: Tensor, n_codebooks: int, semantic_vocab_size: int, codebo
     return codes - codebook_offsets(codes, codebook_size)
 
 
-def history_lengths(n_semantic: int, n_frames: int, max_coarse_history: int, ratio: float, n_codebooks: int) -> tuple[int, int]:
+def history_lengths(
+    n_semantic: int, n_frames: int, max_coarse_history: int, ratio: float, n_codebooks: int
+) -> tuple[int, int]:
     """How much of a voice the coarse stage keeps: (semantic tokens, coarse tokens before the cut of the last two).
 
     An odd semantic token is dropped first, as in the original.

@@ -136,7 +136,9 @@ class VoicePreset:
             _check_range(name, part, config.codebook_size)
         _check_range("semantic_prompt", semantic, config.semantic_config.semantic_vocab_size)
         if coarse.shape[1] != fine.shape[1]:
-            raise ValueError(f"`coarse_prompt` has {coarse.shape[1]} frames and `fine_prompt` {fine.shape[1]}; they must be equal")
+            raise ValueError(
+                f"`coarse_prompt` has {coarse.shape[1]} frames and `fine_prompt` {fine.shape[1]}; they must be equal"
+            )
         ratio = vocabulary.semantic_to_coarse_ratio(config.semantic_config, stage) / stage.n_coarse_codebooks
         if round(coarse.shape[1] / len(semantic), 1) != round(ratio, 1):
             raise ValueError(

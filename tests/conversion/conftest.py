@@ -55,9 +55,14 @@ def suno_folder(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Any]
 @pytest.fixture
 def sources(suno_folder: Path) -> Callable[..., Any]:
     """Makes `Sources` of the folder's files, with some replaced."""
+
     def make(**changes: Path | None) -> Sources:
         files = {stage: suno_folder / f"{stage}.pt" for stage in SIZES}
-        files |= {"codec": suno_folder / "encodec.th", "tokenizer": suno_folder / "vocab.txt", "voices": suno_folder / "prompts"}
+        files |= {
+            "codec": suno_folder / "encodec.th",
+            "tokenizer": suno_folder / "vocab.txt",
+            "voices": suno_folder / "prompts",
+        }
         return Sources(**{**files, **changes})
 
     return make
@@ -68,5 +73,13 @@ def hub_folder(tmp_path_factory: pytest.TempPathFactory, suno_folder: Path) -> P
     """The converted folder. Not to be changed."""
     output = tmp_path_factory.mktemp("hub") / "bark-tiny"
     files = {stage: suno_folder / f"{stage}.pt" for stage in SIZES}
-    convert(Sources(**files, codec=suno_folder / "encodec.th", tokenizer=suno_folder / "vocab.txt", voices=suno_folder / "prompts"), output)
+    convert(
+        Sources(
+            **files,
+            codec=suno_folder / "encodec.th",
+            tokenizer=suno_folder / "vocab.txt",
+            voices=suno_folder / "prompts",
+        ),
+        output,
+    )
     return output

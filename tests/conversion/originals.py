@@ -11,12 +11,14 @@ import torch
 
 SIZES = {
     "text": {"input_vocab_size": 129_600, "output_vocab_size": 10_048, "block_size": 320, "n_layer": 2},
-    "coarse": {"input_vocab_size": 12_096, "output_vocab_size": 12_096, "block_size": 320, "n_layer": 1},
+    "coarse": {"input_vocab_size": 12_096, "output_vocab_size": 12_096, "block_size": 1024, "n_layer": 1},
     "fine": {"input_vocab_size": 1056, "output_vocab_size": 1056, "block_size": 1024, "n_layer": 1},
 }
 
 
-def build(original: SimpleNamespace, stage: str, width: int = 16, heads: int = 2, **changes: Any) -> tuple[Any, dict[str, Any]]:
+def build(
+    original: SimpleNamespace, stage: str, width: int = 16, heads: int = 2, **changes: Any
+) -> tuple[Any, dict[str, Any]]:
     """A random model of the original and its `model_args`."""
     args = {"n_head": heads, "n_embd": width, "dropout": 0.0, "bias": False, **SIZES[stage], **changes}
     if stage == "fine":
@@ -60,7 +62,18 @@ def build_codec(original: SimpleNamespace, n_filters: int = 2, dimension: int = 
     return original.encodec.EncodecModel(encoder, decoder, quantizer, bandwidths, 24_000, 1).eval()
 
 
-VOCABULARY = ["[PAD]", *(f"[unused{i}]" for i in range(1, 4)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "##s", "world", ","]
+VOCABULARY = [
+    "[PAD]",
+    *(f"[unused{i}]" for i in range(1, 4)),
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "hello",
+    "##s",
+    "world",
+    ",",
+]
 
 
 def write_voice(path: Path, frames: int = 150, seed: int = 0) -> None:

@@ -52,7 +52,9 @@ def test_codec_voices_and_vocabulary_come_back(suno_folder: Path, returned: Path
 
 def test_and_forth_again(returned: Path, hub_folder: Path, tmp_path: Path) -> None:
     files = {stage: returned / f"{stage}_2.pt" for stage in SIZES}
-    sources = Sources(**files, codec=returned / "encodec.th", tokenizer=returned / "vocab.txt", voices=returned / "prompts")
+    sources = Sources(
+        **files, codec=returned / "encodec.th", tokenizer=returned / "vocab.txt", voices=returned / "prompts"
+    )
     convert(sources, tmp_path / hub_folder.name)
     again = tmp_path / hub_folder.name
     for file in sorted(path.relative_to(hub_folder) for path in hub_folder.rglob("*") if path.is_file()):
@@ -101,8 +103,13 @@ def old_hub_folder(hub_folder: Path, output: Path) -> Path:
     for file in hub_folder.glob("*.safetensors"):
         state.update(load_file(file))
     for index in range(7):
-        state[f"fine_acoustics.lm_heads.{index}.weight"] = state[f"fine_acoustics.input_embeds_layers.{index + 1}.weight"].clone()
-    for old, new in (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1")):
+        state[f"fine_acoustics.lm_heads.{index}.weight"] = state[
+            f"fine_acoustics.input_embeds_layers.{index + 1}.weight"
+        ].clone()
+    for old, new in (
+        ("weight_g", "parametrizations.weight.original0"),
+        ("weight_v", "parametrizations.weight.original1"),
+    ):
         state = {name.replace(new, old): tensor for name, tensor in state.items()}
     state["semantic.layers.0.attn.bias"] = torch.ones(1, 1, 4, 4, dtype=torch.bool)
     torch.save(state, output / "pytorch_model.bin")
@@ -153,9 +160,18 @@ def test_heads_trained_apart(hub_folder: Path, tmp_path: Path) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json: no such file"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not a config"),
-        (lambda folder: (folder / "model-00002-of-00004.safetensors").unlink(), "model-00002-of-00004.safetensors: missing"),
-        (lambda folder: (folder / "model-00003-of-00004.safetensors").write_bytes(b"1234"), "00003.*: missing or damaged"),
-        (lambda folder: (folder / "model.safetensors.index.json").unlink(), "no model.safetensors or pytorch_model.bin"),
+        (
+            lambda folder: (folder / "model-00002-of-00004.safetensors").unlink(),
+            "model-00002-of-00004.safetensors: missing",
+        ),
+        (
+            lambda folder: (folder / "model-00003-of-00004.safetensors").write_bytes(b"1234"),
+            "00003.*: missing or damaged",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").unlink(),
+            "no model.safetensors or pytorch_model.bin",
+        ),
         (lambda folder: point_voice(folder, "../../outside.npy"), "a path leaves the folder"),
         (lambda folder: point_voice(folder, "speaker_embeddings/none.npy"), "announcer"),
     ],

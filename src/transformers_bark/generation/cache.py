@@ -61,5 +61,3 @@ class InPlaceCache(Cache):
         """Keeps these rows of the batch, in this order."""
         for layer in self.layers:
             layer.keep(rows)
-
-

@@ -137,7 +137,9 @@ def generate_coarse(
             f"exceed the {room} positions left by the prompt"
         )
     if options.sliding_window_len % n_codebooks:
-        raise ValueError(f"`sliding_window_len` must be a multiple of {n_codebooks} codebooks, got {options.sliding_window_len}")
+        raise ValueError(
+            f"`sliding_window_len` must be a multiple of {n_codebooks} codebooks, got {options.sliding_window_len}"
+        )
     ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
     vocab_size = semantic_config.semantic_vocab_size
     rows = [

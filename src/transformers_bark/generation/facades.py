@@ -161,7 +161,15 @@ def coarse(
     pairs = [voice and (voice.semantic_prompt, voice.coarse_prompt) for voice in voices]
     with stage as advance:
         codes = generate_coarse(
-            model, rows, pairs, semantic_config, coarse_config, codebook_size, coarse_options(coarse_config, own), draws, advance
+            model,
+            rows,
+            pairs,
+            semantic_config,
+            coarse_config,
+            codebook_size,
+            coarse_options(coarse_config, own),
+            draws,
+            advance,
         )
     ids = [vocabulary.coarse_ids(row, semantic_config.semantic_vocab_size, codebook_size) for row in codes]
     padded = pad_sequence(ids, batch_first=True, padding_value=coarse_config.coarse_semantic_pad_token)

@@ -48,9 +48,7 @@ def _make_row(index: int, coarse: Tensor, voice: Tensor | None, config: Any, cod
     return _Row(index, codes.T.contiguous(), n_history, n_frames, plan_windows(n_frames, n_history, length, hop))
 
 
-def _predict(
-    logits: Tensor, rows: Sequence[_Row], first: Sequence[int], options: FineOptions, draws: Draws
-) -> Tensor:
+def _predict(logits: Tensor, rows: Sequence[_Row], first: Sequence[int], options: FineOptions, draws: Draws) -> Tensor:
     """Codes for every frame: logits [row, frame, code] -> [row, frame]; a row draws only for the frames from `first` on."""
     if not options.do_sample:
         return logits.argmax(-1)
@@ -62,7 +60,14 @@ def _predict(
 
 
 def _fill_windows(
-    model: Any, rows: Sequence[_Row], turn: int, n_coarse: int, config: Any, codebook_size: int, options: FineOptions, draws: Draws
+    model: Any,
+    rows: Sequence[_Row],
+    turn: int,
+    n_coarse: int,
+    config: Any,
+    codebook_size: int,
+    options: FineOptions,
+    draws: Draws,
 ) -> None:
     """Fills the `turn`-th window of each row, in place: one batch for each codebook."""
     length = config.max_fine_input_length

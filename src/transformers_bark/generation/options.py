@@ -36,7 +36,9 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(f"`temperature` must be positive, got {self.temperature}; for greedy decoding use do_sample=False")
+            raise ValueError(
+                f"`temperature` must be positive, got {self.temperature}; for greedy decoding use do_sample=False"
+            )
         if self.top_k is not None and (int(self.top_k) != self.top_k or self.top_k < 0):
             raise ValueError(f"`top_k` must be a whole number of at least 0, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -31,6 +31,4 @@ class BarkGenerateOutput(ModelOutput):
     def voice_preset(self, row: int = 0) -> VoicePreset:
         """The whole generation of a row as a voice: what the original library calls `output_full`."""
         assert self.semantic_tokens is not None and self.coarse_codes is not None and self.fine_codes is not None
-        return VoicePreset(
-            self.semantic_tokens[row].cpu(), self.coarse_codes[row].cpu(), self.fine_codes[row].cpu()
-        )
+        return VoicePreset(self.semantic_tokens[row].cpu(), self.coarse_codes[row].cpu(), self.fine_codes[row].cpu())

@@ -97,7 +97,9 @@ def generate_semantic(
             break
         rows = [rows[index] for index in going]
         state = decoding.keep_rows(state, going)
-        logits, state = decoding.step(model, state, torch.tensor([tokens[row][-1] for row in rows], device=logits.device))
+        logits, state = decoding.step(
+            model, state, torch.tensor([tokens[row][-1] for row in rows], device=logits.device)
+        )
     return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
 
 

@@ -165,7 +165,9 @@ def _utterances(texts: Sequence[str], first: int, speeds: Sequence[float], seed:
             yield {"id": f"{number:06d}", "text": text, **vars(utterance)}
 
 
-def synthesize_shards(texts: Sequence[str], folder: str | Path, shard_size: int, speeds: Sequence[float], seed: int) -> None:
+def synthesize_shards(
+    texts: Sequence[str], folder: str | Path, shard_size: int, speeds: Sequence[float], seed: int
+) -> None:
     """Writes `texts` as teacher utterances to `folder/NNNNN`, a `datasets` folder per `shard_size` texts.
 
     A shard that exists is kept, so a run that was stopped goes on, and two runs may share the work.
@@ -185,7 +187,9 @@ def synthesize_shards(texts: Sequence[str], folder: str | Path, shard_size: int,
         Dataset.from_list(rows, features=FEATURES).save_to_disk(str(target) + ".part")
         Path(str(target) + ".part").rename(target)
         claim.unlink()
-        print(f"{target}: {len(rows)} utterances, {sum(len(r['audio']) for r in rows) / 24000 / 60:.1f} min", flush=True)
+        print(
+            f"{target}: {len(rows)} utterances, {sum(len(r['audio']) for r in rows) / 24000 / 60:.1f} min", flush=True
+        )
 
 
 def load_shards(folder: str | Path) -> list[Dataset]:
@@ -205,5 +209,8 @@ def main(config_path: str | Path) -> None:
         config["seed"],
         read_sentences(config_path.parent / config["held_out"]),
     )[: config["n_texts"]]
-    print(f"{len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, about {len(texts) / 40 / 60:.0f} min", flush=True)
+    print(
+        f"{len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, about {len(texts) / 40 / 60:.0f} min",
+        flush=True,
+    )
     synthesize_shards(texts, config["output"], config["shard_size"], config["speeds"], config["seed"])

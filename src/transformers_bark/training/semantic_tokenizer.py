@@ -110,7 +110,9 @@ class SemanticTokenizer:
 def log_mel(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
     """audio [samples] -> natural log of the mel power [frame, n_mels]; frame i is centred on sample i * frame_hop."""
     window = torch.hann_window(config.n_fft)
-    spectrum = torch.stft(audio, config.n_fft, config.frame_hop, window=window, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(
+        audio, config.n_fft, config.frame_hop, window=window, pad_mode="constant", return_complex=True
+    )
     mel = torch.from_numpy(librosa.filters.mel(sr=config.sampling_rate, n_fft=config.n_fft, n_mels=config.n_mels))
     return (mel @ spectrum.abs().square()).clamp_min(1e-5).log().T
 
@@ -126,7 +128,12 @@ def features(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
 
 
 def phoneme_classes(
-    phonemes: str, frames: Sequence[int], n_tokens: int, token_seconds: float, frame_seconds: float, index: dict[str, int]
+    phonemes: str,
+    frames: Sequence[int],
+    n_tokens: int,
+    token_seconds: float,
+    frame_seconds: float,
+    index: dict[str, int],
 ) -> list[int]:
     """The class of each token: the phoneme at its middle, first and second half apart; -1 outside the phonemes.
 

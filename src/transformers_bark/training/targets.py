@@ -55,7 +55,9 @@ class SemanticTargets:
     row, so that texts longer than those of the corpus work.
     """
 
-    def __init__(self, tokenizer: Any, config: BarkGenerationConfig, frame_seconds: float, seed: int, p_join: float = 0.15):
+    def __init__(
+        self, tokenizer: Any, config: BarkGenerationConfig, frame_seconds: float, seed: int, p_join: float = 0.15
+    ):
         self.tokenizer = tokenizer
         self.config = config.semantic_config
         self.frame_seconds = frame_seconds
@@ -76,7 +78,11 @@ class SemanticTargets:
         return first[0] + second[0], first[1] + second[1], first[2] + [shift + s for s in second[2]]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        length, eos, pad = self.config.max_input_semantic_length, self.config.eos_token_id, self.config.semantic_pad_token
+        length, eos, pad = (
+            self.config.max_input_semantic_length,
+            self.config.eos_token_id,
+            self.config.semantic_pad_token,
+        )
         encoded = [self._encode(row) for row in rows]
         histories = [encoded[i][1] if self.random.random() < 0.5 else [] for i in self.random.permutation(len(rows))]
         for index in range(len(rows)):
@@ -85,11 +91,15 @@ class SemanticTargets:
                 encoded[index] = self._join(encoded[index], other)
         encoded = [row for row in encoded if len(row[0]) <= length and len(row[1]) < self.config.max_new_tokens]
         histories = histories[: len(encoded)]
-        text = _pad([[*(t + self.config.text_encoding_offset for t in row[0])] for row in encoded], self.config.text_pad_token)
+        text = _pad(
+            [[*(t + self.config.text_encoding_offset for t in row[0])] for row in encoded], self.config.text_pad_token
+        )
         tokens = [[*row[1], eos] for row in encoded]
         return {
             "text_ids": nn.functional.pad(text, (0, length - text.shape[1]), value=self.config.text_pad_token),
-            "history_ids": nn.functional.pad(_pad([h[-length:] for h in histories], pad), (0, length), value=pad)[:, :length],
+            "history_ids": nn.functional.pad(_pad([h[-length:] for h in histories], pad), (0, length), value=pad)[
+                :, :length
+            ],
             "tokens": _pad(tokens, eos),
             "labels": _pad(tokens, IGNORE),
             "spoken": _pad([row[2] for row in encoded], IGNORE),
@@ -129,7 +139,9 @@ class SemanticForTraining(nn.Module):
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         if not self.guided:
             return {"loss": loss}
-        off = torch.stack([self._astray(output.attentions[layer][:, head], spoken, prompt) for layer, head in self.guided])
+        off = torch.stack(
+            [self._astray(output.attentions[layer][:, head], spoken, prompt) for layer, head in self.guided]
+        )
         return {"loss": loss + self.guidance * off.mean(), "tokens": loss.detach(), "astray": off.mean().detach()}
 
     @staticmethod
@@ -178,7 +190,11 @@ class CoarseTargets:
         semantic, coarse = np.asarray(row["semantic"]), self._ids(row)
         stage, ratio = self.config.coarse_acoustics_config, self._ratio()
         kept, n_coarse = vocabulary.history_lengths(
-            len(semantic), len(coarse) // stage.n_coarse_codebooks, stage.max_coarse_history, ratio, stage.n_coarse_codebooks
+            len(semantic),
+            len(coarse) // stage.n_coarse_codebooks,
+            stage.max_coarse_history,
+            ratio,
+            stage.n_coarse_codebooks,
         )
         return semantic[-kept:], coarse[-n_coarse:][: -vocabulary.COARSE_HISTORY_CUT]
 
@@ -186,7 +202,9 @@ class CoarseTargets:
         return vocabulary.semantic_to_coarse_ratio(self.config.semantic_config, self.config.coarse_acoustics_config)
 
     def _ids(self, row: dict[str, Any]) -> np.ndarray:
-        codes = torch.as_tensor(np.asarray(row["codes"])[: self.config.coarse_acoustics_config.n_coarse_codebooks]).long()
+        codes = torch.as_tensor(
+            np.asarray(row["codes"])[: self.config.coarse_acoustics_config.n_coarse_codebooks]
+        ).long()
         ids = vocabulary.coarse_ids(codes, self.config.semantic_config.semantic_vocab_size, self.config.codebook_size)
         return ids.numpy()
 
@@ -199,7 +217,9 @@ class CoarseTargets:
         semantic = np.concatenate([past_semantic, semantic])
         last = -(-len(coarse) // stage.sliding_window_len) - 1
         step = int(self.random.choice([last, self.random.integers(last + 1)])) * stage.sliding_window_len
-        start = max(0, base + int(round(step / ratio)) - vocabulary.max_semantic_history(stage.max_coarse_history, ratio))
+        start = max(
+            0, base + int(round(step / ratio)) - vocabulary.max_semantic_history(stage.max_coarse_history, ratio)
+        )
         given = semantic[start : start + stage.max_coarse_input_length]
         prompt = np.full(stage.max_coarse_input_length + 1, stage.coarse_semantic_pad_token)
         prompt[: len(given)] = given
