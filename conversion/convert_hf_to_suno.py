@@ -109,7 +109,7 @@ def codec_state(config: BarkConfig, weights: FolderWeights) -> dict[str, Tensor]
     Raises:
         ConversionError: see `convert`, and for a codec that is no EnCodec.
     """
-    codec = config.codec_config
+    codec: Any = config.codec_config
     if codec is None or codec.model_type != "encodec":
         raise ConversionError(f"{weights.folder}: the codec is {getattr(codec, 'model_type', None)!r}, not 'encodec'")
     origin = f"{weights.folder} (codec)"

@@ -177,7 +177,8 @@ def convert(
         )
         del tensors
         shards.write_index()
-        config = BarkConfig.from_sub_model_configs(*configs, codec_config)
+        parts = {f"{stage}_config": part.to_dict() for stage, part in configs.items()}
+        config = BarkConfig(**parts, codec_config=codec_config.to_dict())
         _check_together(config, generation_config)
         config.architectures = ["BarkModel"]
         config.dtype = shards.dtypes.pop() if len(shards.dtypes) == 1 else torch.float32
@@ -202,22 +203,25 @@ def _generation_config(path: Path | None) -> BarkGenerationConfig:
         raise ConversionError(f"{path}: not a generation config of Bark ({error})") from error
 
 
-def _convert_stages(sources: Sources, shards: Shards, checksums: bool) -> tuple[list[BarkSubModelConfig], list[str]]:
-    configs, report = [], []
+def _convert_stages(
+    sources: Sources, shards: Shards, checksums: bool
+) -> tuple[dict[str, BarkSubModelConfig], list[str]]:
+    configs, report = {}, []
     for stage, path in zip(MODELS, (sources.text, sources.coarse, sources.fine), strict=True):
         config, tensors, loss = read_stage(stage, path, checksums)
         file = shards.write(stage, tensors, None if loss is None else {f"{stage}.best_val_loss": repr(loss)})
         parameters = sum(tensor.numel() for tensor in tensors.values()) / 1e6
         report.append(f"{stage}: {len(tensors)} tensors, {parameters:.1f} M parameters of {path.name} -> {file}")
-        configs.append(config)
+        configs[stage] = config
         del tensors
     return configs, report
 
 
 def _check_together(config: BarkConfig, generation_config: BarkGenerationConfig) -> None:
-    codec = config.codec_config
+    codec: Any = config.codec_config
+    fine: Any = config.fine_acoustics_config
     needs = {
-        "codebooks": (codec.num_quantizers, ">=", config.fine_acoustics_config.n_codes_total),
+        "codebooks": (codec.num_quantizers, ">=", fine.n_codes_total),
         "codes in a codebook": (codec.codebook_size, "==", generation_config.codebook_size),
         "channels": (codec.audio_channels, "==", 1),
         "frames a second": (codec.frame_rate, "==", generation_config.coarse_acoustics_config.coarse_rate_hz),
@@ -245,12 +249,20 @@ def _convert_processor(sources: Sources, draft: Path, generation_config: BarkGen
     else:
         tokenizer = _read_tokenizer(sources.tokenizer, generation_config)
         BarkProcessor(tokenizer, voices).save_pretrained(draft)
+        if voices:
+            _name_no_folder(draft / "speaker_embeddings_path.json")
         report.append(f"tokenizer: {len(tokenizer)} tokens")
     if voices is None:
         report.append("voices: none given: add --voices (the original's assets/prompts)")
     else:
         report.append(f"voices: {len(entries)} checked and written")
     return report
+
+
+def _name_no_folder(voice_list: Path) -> None:
+    """Takes the draft's path out of the list of voices: what is loaded counts, not what it names."""
+    content = json.loads(voice_list.read_text(encoding="utf-8"))
+    _write_json(voice_list, {**content, "repo_or_path": "."})
 
 
 def _read_tokenizer(path: Path, generation_config: BarkGenerationConfig) -> Any:

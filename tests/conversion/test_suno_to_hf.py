@@ -81,7 +81,6 @@ def test_codec_equals_encodec_both_ways(models: dict[str, Any], converted: BarkM
     assert torch.equal(converted.codec_model.encode(audio, bandwidth=6.0).audio_codes[0], wanted)
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_released_codec_architecture(original: SimpleNamespace, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -160,7 +159,8 @@ import sys, torch
 from transformers import AutoProcessor, BarkModel
 model, info = BarkModel.from_pretrained(sys.argv[1], output_loading_info=True)
 assert type(model).__module__ == "transformers.models.bark.modeling_bark"
-assert not any(info.get(k) for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+missing = [name for name in info["missing_keys"] if not name.endswith(".attn.bias")]  # stock fills its masks itself
+assert not missing and not info["unexpected_keys"] and not info["mismatched_keys"], info
 config = model.generation_config.semantic_config
 assert (config["temperature"], config["top_k"]) == (0.7, 0), config
 processor = AutoProcessor.from_pretrained(sys.argv[1])
@@ -170,7 +170,6 @@ torch.save([model.semantic(ids).logits, model.fine_acoustics(3, torch.arange(80)
 """
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_stock_transformers_loads_it(hub_folder: Path, converted: BarkModel, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", STOCK, str(hub_folder), str(tmp_path / "logits.pt")], check=True)
