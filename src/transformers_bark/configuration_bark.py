@@ -11,6 +11,14 @@ from transformers.configuration_utils import SubConfigSpec
 from . import vocabulary
 
 
+def _check_size(config: PreTrainedConfig, name: str) -> None:
+    value = getattr(config, name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}")
+
+
 @strict
 class BarkSubModelConfig(PreTrainedConfig):
     """Sizes of one transformer.
@@ -26,6 +34,7 @@ class BarkSubModelConfig(PreTrainedConfig):
         use_cache: whether `forward` returns a cache unless told otherwise.
 
     Raises:
+        TypeError: a size that is not a whole number.
         ValueError: a size that is not positive, heads that do not divide the width, a dropout outside [0, 1).
     """
 
@@ -50,9 +59,9 @@ class BarkSubModelConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name in ("block_size", "input_vocab_size", "output_vocab_size", "num_layers", "num_heads", "hidden_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        sizes = ("block_size", "input_vocab_size", "output_vocab_size", "num_layers", "num_heads", "hidden_size")
+        for name in sizes:
+            _check_size(self, name)
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"`num_heads` must divide `hidden_size`, got {self.num_heads} heads for a width of {self.hidden_size}"
@@ -98,6 +107,8 @@ class BarkFineConfig(BarkSubModelConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        for name in ("n_codes_total", "n_codes_given"):
+            _check_size(self, name)
         if not 1 <= self.n_codes_given < self.n_codes_total:
             raise ValueError(
                 f"`n_codes_given` must be at least 1 and less than `n_codes_total`, got {self.n_codes_given} of {self.n_codes_total}"
@@ -107,6 +118,13 @@ class BarkFineConfig(BarkSubModelConfig):
                 "tied heads need `output_vocab_size` equal to `input_vocab_size`, got "
                 f"{self.output_vocab_size} and {self.input_vocab_size}"
             )
+
+
+_SUB_MODELS: dict[str, type[BarkSubModelConfig]] = {
+    "semantic_config": BarkSemanticConfig,
+    "coarse_acoustics_config": BarkCoarseConfig,
+    "fine_acoustics_config": BarkFineConfig,
+}
 
 
 @strict
@@ -120,15 +138,16 @@ class BarkConfig(PreTrainedConfig):
         codec_config: dict or config of the codec; a dict without `model_type` is an EnCodec.
         initializer_range: standard deviation of initial weights.
 
+    Whether vocabularies and positions have room for a generation config's tokens and windows is checked where the two
+    meet: `generation_configuration_bark.check_compatible`.
+
     Raises:
-        ValueError: the coarse model's vocabulary has no room for the semantic vocabulary and the codes.
+        TypeError: a sub-model's config of another kind.
     """
 
     model_type = "bark"
     sub_configs_defaults = {
-        "semantic_config": BarkSemanticConfig,
-        "coarse_acoustics_config": BarkCoarseConfig,
-        "fine_acoustics_config": BarkFineConfig,
+        **_SUB_MODELS,
         "codec_config": SubConfigSpec(config_class=AutoConfig, model_type="encodec"),
     }
 
@@ -137,6 +156,17 @@ class BarkConfig(PreTrainedConfig):
     fine_acoustics_config: dict | PreTrainedConfig | None = None
     codec_config: dict | PreTrainedConfig | None = None
     initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, kind in _SUB_MODELS.items():
+            value = getattr(self, name)
+            if not isinstance(value, PreTrainedConfig) or isinstance(value, kind):
+                continue
+            if value.model_type != kind.model_type:
+                raise TypeError(f"`{name}` must be a dict or a {kind.__name__}, got a {type(value).__name__}")
+            # the class of that name in Transformers itself
+            setattr(self, name, kind(**value.to_dict()))
+        super().__post_init__(**kwargs)
 
     @classmethod
     def from_sub_model_configs(

@@ -42,6 +42,17 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
         semantic_rate_hz: semantic tokens per second of audio.
     """
 
+    eos_token_id: int
+    semantic_pad_token: int
+    text_encoding_offset: int
+    text_pad_token: int
+    semantic_infer_token: int
+    semantic_vocab_size: int
+    max_input_semantic_length: int
+    semantic_rate_hz: float
+    max_new_tokens: int
+    min_eos_p: float | None
+
     model_type = "semantic"
     _own = {
         "eos_token_id": vocabulary.SEMANTIC_VOCAB_SIZE,
@@ -66,7 +77,7 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
     def __init__(self, **kwargs: Any) -> None:
         pad = kwargs.pop("semantic_pad_token", None)
         super().__init__(**kwargs)
-        self.semantic_pad_token: int = self.eos_token_id if pad is None else pad
+        self.semantic_pad_token = self.eos_token_id if pad is None else pad
 
 
 class BarkCoarseGenerationConfig(_StageGenerationConfig):
@@ -81,6 +92,14 @@ class BarkCoarseGenerationConfig(_StageGenerationConfig):
         max_coarse_history: most coarse tokens of the past in the prompt.
         sliding_window_len: tokens made per prompt.
     """
+
+    coarse_semantic_pad_token: int
+    coarse_infer_token: int
+    coarse_rate_hz: float
+    n_coarse_codebooks: int
+    max_coarse_input_length: int
+    max_coarse_history: int
+    sliding_window_len: int
 
     model_type = "coarse_acoustics"
     _own = {
@@ -118,6 +137,10 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
         max_fine_input_length: frames in a window.
         n_fine_codebooks: codebooks in all.
     """
+
+    max_fine_history_length: int
+    max_fine_input_length: int
+    n_fine_codebooks: int
 
     model_type = "fine_acoustics"
     _own = {

@@ -429,7 +429,7 @@ class BarkFineModel(BarkPreTrainedModel):
             self._get_resized_embeddings(layer, new_num_tokens, pad_to_multiple_of, mean_resizing)
             for layer in self.input_embeds_layers
         )
-        size = self.input_embeds_layers[0].weight.shape[0]
+        size = int(self.get_submodule("input_embeds_layers.0").weight.shape[0])
         self.lm_heads = nn.ModuleList(self._get_resized_lm_head(head, size) for head in self.lm_heads)
         self.config.input_vocab_size = self.config.output_vocab_size = size
         self.tie_weights()
@@ -483,7 +483,7 @@ class BarkFineModel(BarkPreTrainedModel):
         output = MaskedLMOutput(loss=loss, logits=logits, hidden_states=depths, attentions=attentions)
         return output if return_dict else output.to_tuple()
 
-    def _embed_codes(self, input_ids: Tensor, codebook_idx: int) -> Tensor:
+    def _embed_codes(self, input_ids: Any, codebook_idx: int) -> Tensor:
         """[batch, frame, codebook] -> the sum of the embeddings of codebooks 0 to `codebook_idx`: [batch, frame, hidden]."""
         if input_ids.ndim != 3 or input_ids.shape[-1] <= codebook_idx:
             raise ValueError(
@@ -523,7 +523,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
 
     config: BarkConfig
 
-    def __init__(self, config: BarkConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.semantic = BarkSemanticModel(config.semantic_config)
         self.coarse_acoustics = BarkCoarseModel(config.coarse_acoustics_config)
@@ -562,7 +562,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             accelerator = torch.accelerator.current_accelerator()
             if accelerator is None:
                 raise RuntimeError("`enable_cpu_offload` needs an accelerator, and none was found")
-            device = torch.device(accelerator.type, accelerator_id)
+            device = torch.device(accelerator.type, accelerator_id or 0)
         self.to("cpu")
         # the prompt's embeddings are looked up before the semantic model itself runs
         cpu_offload_with_hook(self.semantic.input_embeds_layer, device)

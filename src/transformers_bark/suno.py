@@ -78,7 +78,9 @@ def use_model(model: BarkModel | str | os.PathLike[str], processor: BarkProcesso
     else:
         processor = processor or BarkProcessor.from_pretrained(model)
         model = BarkModel.from_pretrained(model)
-    _loaded.stages = dict.fromkeys(("text", "coarse", "fine", "codec"), model.eval())
+    assert isinstance(model, BarkModel)
+    model.eval()
+    _loaded.stages = {stage: model for stage in ("text", "coarse", "fine", "codec")}
     _loaded.processor = processor
 
 
@@ -187,7 +189,7 @@ def generate_text_semantic(
             model,
             inputs["input_ids"],
             inputs["attention_mask"],
-            [voice and voice.semantic_prompt],
+            [voice.semantic_prompt if voice else None],
             config,
             options,
             Draws(),
@@ -265,7 +267,7 @@ def generate_fine(
         rows = _fine(
             _part("fine"),
             [codes],
-            [voice and voice.fine_prompt],
+            [voice.fine_prompt if voice else None],
             config.fine_acoustics_config,
             config.codebook_size,
             FineOptions(temp is not None, temp),

@@ -89,7 +89,8 @@ class VoicePreset:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
             if path.suffix == ".npz":
-                np.savez_compressed(draft, **{key: part.cpu().numpy() for key, part in parts.items()})
+                arrays: dict[str, Any] = {key: part.cpu().numpy() for key, part in parts.items()}
+                np.savez_compressed(draft, **arrays)
             else:
                 safetensors.torch.save_file({key: part.cpu().contiguous() for key, part in parts.items()}, draft)
             draft.replace(path)

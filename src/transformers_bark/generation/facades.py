@@ -49,14 +49,14 @@ def speech(
     voices = as_history_rows(history_prompt, batch, model.device, config)
     draws, report = Draws.from_seed(seed, batch), Reporter(progress, stage_callback)
 
-    past = [voice and voice.semantic_prompt for voice in voices]
+    past = [voice.semantic_prompt if voice else None for voice in voices]
     with report.stage("semantic", for_semantic.max_new_tokens, batch) as advance:
         tokens = generate_semantic(
             model.semantic, input_ids, attention_mask, past, semantic_config, for_semantic, draws, advance
         )
     ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
     n_steps = max(vocabulary.n_coarse_tokens(len(t), ratio, coarse_config.n_coarse_codebooks) for t in tokens)
-    pairs = [voice and (voice.semantic_prompt, voice.coarse_prompt) for voice in voices]
+    pairs = [(voice.semantic_prompt, voice.coarse_prompt) if voice else None for voice in voices]
     with report.stage("coarse", n_steps, batch) as advance:
         coarse_codes = generate_coarse(
             model.coarse_acoustics, tokens, pairs, semantic_config, coarse_config, size, for_coarse, draws, advance
@@ -66,7 +66,7 @@ def speech(
         codes = generate_fine(
             model.fine_acoustics,
             coarse_codes,
-            [voice and voice.fine_prompt for voice in voices],
+            [voice.fine_prompt if voice else None for voice in voices],
             fine_config,
             size,
             for_fine,
@@ -133,7 +133,7 @@ def semantic(
     _check_text(input_ids, attention_mask)
     own, draws, stage = _stage_call(options, len(input_ids), "semantic", config.max_new_tokens)
     voices = as_history_rows(history_prompt, len(input_ids), model.device)
-    past = [voice and voice.semantic_prompt for voice in voices]
+    past = [voice.semantic_prompt if voice else None for voice in voices]
     with stage as advance:
         rows = generate_semantic(
             model, input_ids, attention_mask, past, config, semantic_options(config, own), draws, advance
@@ -158,7 +158,7 @@ def coarse(
     rows = [row[~torch.isin(row, row.new_tensor(pads))] for row in semantic_output]
     own, draws, stage = _stage_call(options, len(rows), "coarse", 0)
     voices = as_history_rows(history_prompt, len(rows), model.device)
-    pairs = [voice and (voice.semantic_prompt, voice.coarse_prompt) for voice in voices]
+    pairs = [(voice.semantic_prompt, voice.coarse_prompt) if voice else None for voice in voices]
     with stage as advance:
         codes = generate_coarse(
             model,
@@ -202,7 +202,7 @@ def fine(
         filled = generate_fine(
             model,
             codes,
-            [voice and voice.fine_prompt for voice in voices],
+            [voice.fine_prompt if voice else None for voice in voices],
             fine_config,
             codebook_size,
             fine_options(fine_config, own),

@@ -22,13 +22,12 @@ class BarkGenerateOutput(ModelOutput):
         fine_codes: int64 [codebook, frame] a row.
     """
 
-    audio: Tensor | None = None
-    audio_lengths: Tensor | None = None
-    semantic_tokens: list[Tensor] | None = None
-    coarse_codes: list[Tensor] | None = None
-    fine_codes: list[Tensor] | None = None
+    audio: Tensor = None  # type: ignore[assignment]
+    audio_lengths: Tensor = None  # type: ignore[assignment]
+    semantic_tokens: list[Tensor] = None  # type: ignore[assignment]
+    coarse_codes: list[Tensor] = None  # type: ignore[assignment]
+    fine_codes: list[Tensor] = None  # type: ignore[assignment]
 
     def voice_preset(self, row: int = 0) -> VoicePreset:
         """The whole generation of a row as a voice: what the original library calls `output_full`."""
-        assert self.semantic_tokens is not None and self.coarse_codes is not None and self.fine_codes is not None
         return VoicePreset(self.semantic_tokens[row].cpu(), self.coarse_codes[row].cpu(), self.fine_codes[row].cpu())

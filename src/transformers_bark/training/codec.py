@@ -34,6 +34,7 @@ class CodecForTraining(nn.Module):
         self.warmup_steps = warmup_steps
         self.n_pooled = n_pooled
         self.pool: list[Tensor] = []
+        self.step: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         n_codebooks = self.codec.quantizer.num_quantizers
         self.quantizer = ResidualVQ(
@@ -106,13 +107,15 @@ def scale_to_unit_variance(codec: EncodecModel, audio: Tensor, output_std: float
     (layer-sequential unit variance, Mishkin and Matas 2016).
     """
 
-    def rescale(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def rescale(module: Any, _: Any, output: Tensor) -> Tensor:
         deviation = output.std()
         module.parametrizations.weight.original0.div_(deviation)
         return output / deviation
 
     kinds = (nn.Conv1d, nn.ConvTranspose1d)
-    convolutions = [m for part in (codec.encoder, codec.decoder) for m in part.modules() if isinstance(m, kinds)]
+    convolutions: list[Any] = [
+        m for part in (codec.encoder, codec.decoder) for m in part.modules() if isinstance(m, kinds)
+    ]
     for convolution in convolutions:
         convolution.bias.zero_()
     handles = [convolution.register_forward_hook(rescale) for convolution in convolutions]

@@ -159,7 +159,7 @@ class Teacher:
 def _utterances(texts: Sequence[str], first: int, speeds: Sequence[float], seed: int) -> Iterator[dict[str, Any]]:
     teacher = Teacher()
     for number, text in enumerate(texts, first):
-        speed = float(np.random.default_rng([seed, number]).uniform(*speeds))
+        speed = float(np.random.default_rng([seed, number]).uniform(speeds[0], speeds[1]))
         utterance = teacher.speak(text, speed, seed + number)
         if utterance is not None:
             yield {"id": f"{number:06d}", "text": text, **vars(utterance)}

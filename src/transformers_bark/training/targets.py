@@ -48,6 +48,10 @@ def token_times(
     return np.maximum.accumulate(times)
 
 
+_Encoded = tuple[list[int], list[int], list[int]]
+"""Text ids, semantic tokens and, for each semantic token, the text token that is spoken."""
+
+
 class SemanticTargets:
     """Text and semantic tokens -> inputs of `SemanticForTraining`.
 
@@ -64,7 +68,7 @@ class SemanticTargets:
         self.random = np.random.default_rng(seed)
         self.p_join = p_join
 
-    def _encode(self, row: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
+    def _encode(self, row: dict[str, Any]) -> _Encoded:
         """Text ids, semantic tokens and for each semantic token the text token that is spoken."""
         encoded = self.tokenizer(row["text"], add_special_tokens=False, return_offsets_mapping=True)
         times = token_times(encoded["offset_mapping"], row["word_chars"], row["word_frames"], self.frame_seconds)
@@ -73,7 +77,7 @@ class SemanticTargets:
         spoken = np.clip(np.searchsorted(times, middles, side="right") - 1, 0, None)
         return list(encoded["input_ids"]), semantic, spoken.tolist()
 
-    def _join(self, first: tuple[list[int], ...], second: tuple[list[int], ...]) -> tuple[list[int], ...]:
+    def _join(self, first: _Encoded, second: _Encoded) -> _Encoded:
         shift = len(first[0])
         return first[0] + second[0], first[1] + second[1], first[2] + [shift + s for s in second[2]]
 
@@ -216,7 +220,8 @@ class CoarseTargets:
         base = len(past_semantic)
         semantic = np.concatenate([past_semantic, semantic])
         last = -(-len(coarse) // stage.sliding_window_len) - 1
-        step = int(self.random.choice([last, self.random.integers(last + 1)])) * stage.sliding_window_len
+        step = last if self.random.random() < 0.5 else int(self.random.integers(last + 1))
+        step *= stage.sliding_window_len
         start = max(
             0, base + int(round(step / ratio)) - vocabulary.max_semantic_history(stage.max_coarse_history, ratio)
         )
