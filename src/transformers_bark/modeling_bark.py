@@ -463,6 +463,7 @@ class BarkFineModel(BarkPreTrainedModel):
         """
         _reject_unknown(self, kwargs)
         _require_one(input_ids, inputs_embeds)
+        codebook_idx = int(codebook_idx)  # a batch of `Trainer` holds it as a tensor
         given, total = self.config.n_codes_given, self.config.n_codes_total
         if not given <= codebook_idx < total:
             raise ValueError(

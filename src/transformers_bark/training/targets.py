@@ -272,4 +272,4 @@ class FineTargets:
             ids[index, : len(codes)] = codes
             ids[index, history.shape[1] :, codebook:] = hidden
             labels[index, history.shape[1] : len(codes)] = codes[history.shape[1] :, codebook]
-        return {"codebook_idx": codebook, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        return {"codebook_idx": torch.tensor(codebook), "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
