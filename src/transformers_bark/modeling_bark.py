@@ -490,10 +490,9 @@ class BarkFineModel(BarkPreTrainedModel):
             raise ValueError(
                 f"`input_ids` must be [batch, frame, codebook] with more than {codebook_idx} codebooks, got {tuple(input_ids.shape)}"
             )
-        embeds = self.input_embeds_layers[0](input_ids[..., 0])
-        for index in range(1, codebook_idx + 1):
-            embeds = embeds + self.input_embeds_layers[index](input_ids[..., index])
-        return embeds
+        layers = self.input_embeds_layers[: codebook_idx + 1]
+        # summed in one call, as the original does: one by one would round otherwise in the last bit
+        return torch.stack([layer(input_ids[..., index]) for index, layer in enumerate(layers)], dim=-1).sum(-1)
 
     @torch.no_grad()
     def generate(
@@ -529,7 +528,8 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         self.semantic = BarkSemanticModel(config.semantic_config)
         self.coarse_acoustics = BarkCoarseModel(config.coarse_acoustics_config)
         self.fine_acoustics = BarkFineModel(config.fine_acoustics_config)
-        self.codec_model = AutoModel.from_config(config.codec_config)
+        # the codec has no attention, and refuses to be asked for one
+        self.codec_model = AutoModel.from_config(config.codec_config, attn_implementation="eager")
         self.fine_acoustics_hook: Any = None
         self.codec_model_hook: Any = None
         self.post_init()
@@ -537,6 +537,13 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     @classmethod
     def can_generate(cls) -> bool:
         return True
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
+        """As `PreTrainedModel.set_attn_implementation`, for the three transformers."""
+        if isinstance(attn_implementation, str):
+            parts = {name: attn_implementation for name in self.config.sub_configs}
+            attn_implementation = {"": attn_implementation, **parts, "codec_config": "eager"}
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     @property
     def generation_config(self) -> BarkGenerationConfig:
