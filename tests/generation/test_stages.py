@@ -1,0 +1,90 @@
+"""Pieces of generation: cache, sampling, windows, interleaving."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from tests.tiny import tiny_model
+from transformers_bark import codec, vocabulary
+from transformers_bark.generation import decoding
+from transformers_bark.generation.cache import InPlaceCache
+from transformers_bark.generation.fine import plan_windows
+from transformers_bark.generation.options import SamplingOptions
+from transformers_bark.generation.sampling import Draws, choose, probabilities
+
+
+def test_cache_in_place_equals_no_cache_and_dynamic_cache() -> None:
+    model = tiny_model().semantic
+    ids = torch.randint(0, 120, (2, 20))
+    whole = model(ids, use_cache=False).logits
+    for cache in (InPlaceCache(2, 20), DynamicCache(config=model.config)):
+        parts = [model(piece, past_key_values=cache, use_cache=True).logits for piece in ids.split((11, 1, 8), dim=1)]
+        assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-5)
+
+
+def test_rows_of_different_length_decode_as_alone() -> None:
+    model = tiny_model().semantic
+    prompts = [torch.randn(length, 32) for length in (4, 9, 7)]
+    tokens = torch.randint(0, 40, (3, 5))
+    logits, state = decoding.prefill(model, prompts, room=5)
+    alone = [decoding.prefill(model, [prompt], room=5) for prompt in prompts]
+    rows = [0, 1, 2]
+    for turn in range(5):
+        for place, index in enumerate(rows):
+            assert torch.allclose(logits[place], alone[index][0][0], atol=1e-4)
+            alone[index] = decoding.step(model, alone[index][1], tokens[index, turn : turn + 1])
+        if turn == 2:
+            state, rows = decoding.keep_rows(state, [0, 2]), [0, 2]
+        logits, state = decoding.step(model, state, tokens[rows, turn])
+
+
+def test_probabilities_follow_the_original_order() -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    assert torch.allclose(probabilities(logits, SamplingOptions(True, 2.0)), torch.softmax(logits / 2, -1))
+    assert (probabilities(logits, SamplingOptions(True, 1.0, top_k=2)) > 0).tolist() == [[True, True, False, False]]
+    # top-p is taken of the plain logits: at a temperature of 100 they would be nearly equal
+    assert (probabilities(logits, SamplingOptions(True, 100.0, top_p=0.7)) > 0).tolist() == [[True, True, False, False]]
+    assert (probabilities(logits, SamplingOptions(True, 1.0, top_p=1e-9)) > 0).tolist() == [[True, False, False, False]]
+
+
+def test_choose_inverts_the_cumulative_distribution() -> None:
+    probs = torch.tensor([0.0, 0.25, 0.0, 0.75]).expand(5, 4)
+    assert choose(probs, torch.tensor([0.0, 0.2, 0.25, 0.9, 1 - 1e-12])).tolist() == [1, 1, 3, 3, 3]
+
+
+def test_draws_belong_to_row_and_stage() -> None:
+    draws = Draws.from_seed([5, 6], 2)
+    first = draws.uniforms("semantic", 0, 4)
+    assert torch.equal(first, Draws.from_seed(5, 1).uniforms("semantic", 0, 4))
+    assert not torch.equal(first, draws.uniforms("coarse", 0, 4))
+    assert not torch.equal(first, draws.uniforms("semantic", 1, 4))
+
+
+@pytest.mark.parametrize("n_frames", [1, 100, 512, 600, 1024, 1500, 2100])
+@pytest.mark.parametrize("n_history", [0, 300, 512])
+def test_windows_cover_every_frame(n_frames: int, n_history: int) -> None:
+    filled = torch.zeros(max(1024, n_history + n_frames), dtype=torch.bool)
+    for start, first in plan_windows(n_frames, n_history, 1024, 512):
+        assert 0 <= start <= first and start + 1024 <= len(filled)
+        filled[first : start + 1024] = True
+    assert filled[n_history : n_history + n_frames].all() and not filled[:n_history].any()
+
+
+def test_coarse_ids_round_trip() -> None:
+    codes = torch.randint(0, 32, (2, 9))
+    ids = vocabulary.coarse_ids(codes, 40, 32)
+    assert ids[:2].tolist() == [40 + codes[0, 0], 40 + 32 + codes[1, 0]]
+    assert torch.equal(vocabulary.coarse_codes(ids, 2, 40, 32), codes)
+
+
+def test_codec_decodes_each_row_alone_and_encodes_back() -> None:
+    model = tiny_model().codec_model
+    rows = [torch.randint(0, 32, (4, n)) for n in (3, 0, 8)]
+    audio = codec.decode(model, rows)
+    assert [len(a) for a in audio] == [1800, 0, 4800]
+    assert torch.equal(codec.decode(model, rows[2:])[0], audio[2])
+    assert codec.frame_rate(model.config) == 40.0
+    codes = codec.encode(model, audio[2][None], n_codebooks=2)
+    assert codes.shape == (1, 2, 8)
