@@ -61,7 +61,7 @@ def odd_sizes() -> tuple[dict, dict]:
     """Model and generation config in which every vocabulary, rate and window differs from the released ones."""
     model = {
         "semantic_config": {**SIZES, "input_vocab_size": 120, "output_vocab_size": 41, "block_size": 96},
-        "coarse_acoustics_config": {**SIZES, "input_vocab_size": 140, "output_vocab_size": 136, "block_size": 96},
+        "coarse_acoustics_config": {**SIZES, "input_vocab_size": 140, "output_vocab_size": 104, "block_size": 96},
         "fine_acoustics_config": {
             **SIZES,
             "input_vocab_size": 40,
@@ -109,6 +109,14 @@ def randomize(model: torch.nn.Module, seed: int, std: float = 0.3) -> None:
         if parameter.ndim == 2 and "codec" not in name:
             with torch.no_grad():
                 parameter.normal_(std=std, generator=generator)
+    for name, buffer in model.named_buffers():
+        if name.endswith("codebook.embed"):  # all zero in a new codec: every code would sound the same
+            buffer.normal_(generator=generator)
+    coarse = getattr(model, "coarse_acoustics", None)
+    if coarse is not None and coarse.config.output_vocab_size == 12_096:
+        # stock lets the unused ids above both codebooks win; training teaches a real model never to choose them
+        with torch.no_grad():
+            coarse.lm_head.weight[12_048:] = 0
 
 
 def tiny_model(seed: int = 0, odd: bool = True) -> BarkModel:

@@ -129,8 +129,12 @@ def _generation_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _speak(options: argparse.Namespace, started: float) -> None:
     import torch
+    from transformers.utils import logging
 
     from . import BARK_NANO, BarkModel, audio_files
+
+    if options.quiet or not sys.stderr.isatty():
+        logging.disable_progress_bar()
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     processor = _load_processor(options)

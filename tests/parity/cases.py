@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -64,10 +65,14 @@ def _fine_differences(ours: Any, stock: Any) -> Iterator[tuple[str, float]]:
 def equals_stock(models: Models, seed: int, lengths: list[int], voice: VoicePreset | None) -> bool:
     """Greedy codes and audio of the whole chain; rows of equal token count, where stock's batch is right."""
     ids, mask = text_inputs(seed, lengths)
-    stock_voice = None if voice is None else {key: part.clone() for key, part in voice.as_dict().items()}
-    stock = models.stock.generate(ids, attention_mask=mask, history_prompt=stock_voice, do_sample=False)
-    ours = models.ours.generate(ids, attention_mask=mask, history_prompt=voice, do_sample=False, progress=False)
-    return stock.shape == ours.shape and bool(torch.allclose(stock, ours, atol=1e-5))
+    history = None if voice is None else {key: part.clone() for key, part in voice.as_dict().items()}
+    with mock.patch.object(models.stock, "codec_decode", wraps=models.stock.codec_decode) as decode:
+        audio = models.stock.generate(ids, attention_mask=mask, history_prompt=history, do_sample=False)
+    codes = decode.call_args.args[0]
+    ours = models.ours.generate(
+        ids, attention_mask=mask, history_prompt=voice, do_sample=False, progress=False, return_dict_in_generate=True
+    )
+    return torch.equal(torch.stack(ours.fine_codes), codes.long()) and torch.allclose(audio, ours.audio, atol=1e-5)
 
 
 @dataclass(frozen=True)

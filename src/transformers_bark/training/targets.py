@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import vocabulary
 from ..generation_configuration_bark import BarkGenerationConfig
-from ..modeling_bark import BarkCausalModel, BarkSemanticModel
+from ..modeling_bark import BarkCausalModel, BarkCoarseModel, BarkSemanticModel
 
 IGNORE = -100
 """Label of a position without loss."""
@@ -143,21 +143,22 @@ class SemanticForTraining(nn.Module):
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         if not self.guided:
             return {"loss": loss}
-        off = torch.stack(
-            [self._astray(output.attentions[layer][:, head], spoken, prompt) for layer, head in self.guided]
-        )
+        queries = slice(prompt, prompt + spoken.shape[1])
+        heads = [output.attentions[layer][:, head, queries, :prompt] for layer, head in self.guided]
+        off = torch.stack([astray(weights, spoken) for weights in heads])
         return {"loss": loss + self.guidance * off.mean(), "tokens": loss.detach(), "astray": off.mean().detach()}
 
-    @staticmethod
-    def _astray(weights: Tensor, spoken: Tensor, prompt: int) -> Tensor:
-        """-log of the attention that falls on the spoken text token and its neighbours, averaged.
 
-        weights: [batch, query, key]; the query at `prompt + i` predicts semantic token i.
-        """
-        queries = weights[:, prompt : prompt + spoken.shape[1], :prompt].float()
-        near = torch.stack([spoken.clamp_min(0) + shift for shift in (-1, 0, 1)], dim=-1).clamp(0, prompt - 1)
-        mass = queries.gather(-1, near).sum(-1)
-        return -(mass + 1e-4).log()[spoken != IGNORE].mean()
+def astray(weights: Tensor, targets: Tensor) -> Tensor:
+    """-log of the attention that falls on the target and its neighbours, averaged over the queries that have one.
+
+    Args:
+        weights: [batch, query, key].
+        targets: key to look at, [batch, query]; `IGNORE` for none.
+    """
+    near = torch.stack([targets.clamp_min(0) + shift for shift in (-1, 0, 1)], dim=-1).clamp(0, weights.shape[-1] - 1)
+    mass = weights.float().gather(-1, near).sum(-1)
+    return -(mass + 1e-4).log()[targets != IGNORE].mean()
 
 
 def initialize_positions(model: BarkCausalModel, prompt: int, text_per_token: float, scale: float = 0.1) -> None:
@@ -212,7 +213,8 @@ class CoarseTargets:
         ids = vocabulary.coarse_ids(codes, self.config.semantic_config.semantic_vocab_size, self.config.codebook_size)
         return ids.numpy()
 
-    def _window(self, row: dict[str, Any], voice: dict[str, Any] | None) -> tuple[list[int], list[int]]:
+    def _window(self, row: dict[str, Any], voice: dict[str, Any] | None) -> tuple[list[int], list[int], list[int]]:
+        """Ids, labels and, for each position, the place in the prompt of the semantic token that the next id belongs to."""
         stage, ratio = self.config.coarse_acoustics_config, self._ratio()
         semantic, coarse = np.asarray(row["semantic"]), self._ids(row)
         coarse = coarse[: vocabulary.n_coarse_tokens(len(semantic), ratio, stage.n_coarse_codebooks)]
@@ -235,14 +237,41 @@ class CoarseTargets:
         labels = np.full(len(ids), IGNORE)
         own = min(step, len(history)) + len(window)
         labels[len(ids) - own :] = ids[len(ids) - own :]
-        return ids.tolist(), labels.tolist()
+        spoken = np.full(len(ids), IGNORE)
+        numbers = step + len(window) - own + np.arange(own)
+        spoken[len(ids) - own - 1 : -1] = np.clip(base - start + (numbers / ratio).astype(int), 0, len(given) - 1)
+        return ids.tolist(), labels.tolist(), spoken.tolist()
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         order = self.random.permutation(len(rows))
         voices = [rows[i] if self.random.random() < self.p_voice else None for i in order]
         windows = [self._window(row, voice) for row, voice in zip(rows, voices, strict=True)]
         pad = self.config.coarse_acoustics_config.coarse_semantic_pad_token
-        return {"input_ids": _pad([w[0] for w in windows], pad), "labels": _pad([w[1] for w in windows], IGNORE)}
+        return {
+            "input_ids": _pad([w[0] for w in windows], pad),
+            "labels": _pad([w[1] for w in windows], IGNORE),
+            "spoken": _pad([w[2] for w in windows], IGNORE),
+        }
+
+
+class CoarseForTraining(nn.Module):
+    """The coarse model with a loss that also guides some heads to the semantic token of each frame."""
+
+    def __init__(
+        self, model: BarkCoarseModel, guided: Sequence[tuple[int, int]] = ((0, 0), (1, 0)), guidance: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.guided = tuple(map(tuple, guided))
+        self.guidance = guidance
+
+    def forward(self, input_ids: Tensor, labels: Tensor, spoken: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """input_ids, labels, spoken: [batch, length], as `CoarseTargets` gives them."""
+        output = self.model(input_ids, labels=labels, use_cache=False, output_attentions=bool(self.guided))
+        if not self.guided:
+            return {"loss": output.loss}
+        off = torch.stack([astray(output.attentions[layer][:, head], spoken) for layer, head in self.guided]).mean()
+        return {"loss": output.loss + self.guidance * off, "tokens": output.loss.detach(), "astray": off.detach()}
 
 
 class FineTargets:
@@ -272,4 +301,8 @@ class FineTargets:
             ids[index, : len(codes)] = codes
             ids[index, history.shape[1] :, codebook:] = hidden
             labels[index, history.shape[1] : len(codes)] = codes[history.shape[1] :, codebook]
-        return {"codebook_idx": torch.tensor(codebook), "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        return {
+            "codebook_idx": torch.tensor(codebook),
+            "input_ids": torch.from_numpy(ids),
+            "labels": torch.from_numpy(labels),
+        }
