@@ -1,0 +1,17 @@
+"""Training: data from a teacher, a codec, semantic tokens, and the three transformers.
+
+Needs the extra `train`; synthesis by the teacher needs `recipe`. The loops are `transformers.Trainer`'s, so
+`accelerate launch` spreads them over devices, and a run that was stopped goes on from its last checkpoint.
+"""
+
+from .targets import CoarseForTraining, CoarseTargets, FineTargets, SemanticForTraining, SemanticTargets
+from .train import run_training
+
+__all__ = [
+    "CoarseForTraining",
+    "CoarseTargets",
+    "FineTargets",
+    "SemanticForTraining",
+    "SemanticTargets",
+    "run_training",
+]

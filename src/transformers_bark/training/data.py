@@ -7,7 +7,6 @@ that tensor gives the time of every word without an aligner.
 from __future__ import annotations
 
 import gzip
-import json
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -195,22 +194,3 @@ def synthesize_shards(
 def load_shards(folder: str | Path) -> list[Dataset]:
     """The finished shards of `synthesize_shards`, in order."""
     return [load_from_disk(str(path)) for path in sorted(Path(folder).iterdir()) if path.name.isdigit()]
-
-
-def main(config_path: str | Path) -> None:
-    """Runs the data stage of a recipe: see `recipes/nano/data.json` for the keys."""
-    config_path = Path(config_path)
-    config = json.loads(config_path.read_text())
-    texts = compose_texts(
-        read_sentences(config_path.parent / config["corpus"]),
-        json.loads((config_path.parent / config["everyday"]).read_text()),
-        config["n_everyday"],
-        config["n_words"],
-        config["seed"],
-        read_sentences(config_path.parent / config["held_out"]),
-    )[: config["n_texts"]]
-    print(
-        f"{len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, about {len(texts) / 40 / 60:.0f} min",
-        flush=True,
-    )
-    synthesize_shards(texts, config["output"], config["shard_size"], config["speeds"], config["seed"])

@@ -193,7 +193,7 @@ class CoarseTargets:
     def _voice(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The semantic tokens and coarse ids that a voice made of `row` leaves in the prompt."""
         semantic, coarse = np.asarray(row["semantic"]), self._ids(row)
-        stage, ratio = self.config.coarse_acoustics_config, self._ratio()
+        stage, ratio = self.config.coarse_acoustics_config, self.ratio
         kept, n_coarse = vocabulary.history_lengths(
             len(semantic),
             len(coarse) // stage.n_coarse_codebooks,
@@ -203,7 +203,9 @@ class CoarseTargets:
         )
         return semantic[-kept:], coarse[-n_coarse:][: -vocabulary.COARSE_HISTORY_CUT]
 
-    def _ratio(self) -> float:
+    @property
+    def ratio(self) -> float:
+        """Coarse tokens per semantic token."""
         return vocabulary.semantic_to_coarse_ratio(self.config.semantic_config, self.config.coarse_acoustics_config)
 
     def _ids(self, row: dict[str, Any]) -> np.ndarray:
@@ -215,7 +217,7 @@ class CoarseTargets:
 
     def _window(self, row: dict[str, Any], voice: dict[str, Any] | None) -> tuple[list[int], list[int], list[int]]:
         """Ids, labels and, for each position, the place in the prompt of the semantic token that the next id belongs to."""
-        stage, ratio = self.config.coarse_acoustics_config, self._ratio()
+        stage, ratio = self.config.coarse_acoustics_config, self.ratio
         semantic, coarse = np.asarray(row["semantic"]), self._ids(row)
         coarse = coarse[: vocabulary.n_coarse_tokens(len(semantic), ratio, stage.n_coarse_codebooks)]
         past_semantic, past_coarse = self._voice(voice) if voice else (semantic[:0], coarse[:0])

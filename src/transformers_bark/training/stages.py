@@ -1,0 +1,287 @@
+"""The stages of a recipe, each from the files of those before it. A stage that is finished is not done again.
+
+python -m transformers_bark.training all --recipe recipes/nano --runs runs/nano
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets, load_from_disk
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import BertTokenizer, EncodecConfig, EncodecModel
+
+from .. import codec as codec_contract
+from .. import hub
+from ..configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
+from ..generation_configuration_bark import BarkGenerationConfig, check_compatible
+from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSemanticModel
+from ..processing_bark import BarkProcessor
+from ..voices import VoicePreset
+from . import data as teacher_data
+from .codec import CodecForTraining, RandomCrops, scale_to_unit_variance
+from .semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig, phoneme_classes
+from .targets import (
+    CoarseForTraining,
+    CoarseTargets,
+    FineTargets,
+    SemanticForTraining,
+    SemanticTargets,
+    initialize_positions,
+)
+from .train import run_training
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A folder of settings, one JSON file a stage, and the folder where the work lies."""
+
+    folder: Path
+    runs: Path
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """The settings of a stage."""
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+    def generation_config(self) -> BarkGenerationConfig:
+        """Vocabularies, rates and windows that all stages share."""
+        return BarkGenerationConfig(**self.settings("generation_config"))
+
+    def shards(self) -> list[Dataset]:
+        """The finished shards of the teacher's audio."""
+        return teacher_data.load_shards(self.runs / "data")
+
+    def done(self, name: str) -> Path:
+        """The folder that a stage leaves when it is finished."""
+        return self.runs / "out" / name
+
+
+def _waveform(row: dict[str, Any]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(row["audio"], np.int16).astype(np.float32) / 32768)
+
+
+def make_data(recipe: Recipe) -> None:
+    """Texts, spoken by the teacher."""
+    settings = recipe.settings("data")
+    texts = teacher_data.compose_texts(
+        teacher_data.read_sentences(recipe.folder / settings["corpus"]),
+        recipe.settings("everyday"),
+        settings["n_everyday"],
+        settings["n_words"],
+        settings["seed"],
+        teacher_data.read_sentences(recipe.folder / settings["held_out"]),
+    )[: settings["n_texts"]]
+    print(
+        f"data: {len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, {len(texts) / 28 / 60:.0f} min on a core"
+    )
+    teacher_data.synthesize_shards(
+        texts, recipe.runs / "data", settings["shard_size"], settings["speeds"], settings["seed"]
+    )
+
+
+def train_codec(recipe: Recipe) -> None:
+    """An EnCodec of the recipe's size on random crops."""
+    settings = recipe.settings("codec")
+    torch.manual_seed(settings["training"]["seed"])
+    shards = recipe.shards()[1 : settings["n_shards"] + 1]
+    rows = concatenate_datasets(shards).select_columns(["audio"]).with_format("numpy")
+    model = CodecForTraining(EncodecConfig(**settings["model"]))
+    crops = RandomCrops(settings["crop_samples"], settings["training"]["seed"])
+    scale_to_unit_variance(model.codec, crops([rows[i] for i in range(min(16, len(rows)))])["audio"])
+    _announce("codec", settings["training"], 0.4)
+    run_training(model, rows, crops, recipe.runs / "training" / "codec", settings["training"])
+    model.export().save_pretrained(recipe.done("codec"))
+
+
+def fit_semantic_tokenizer(recipe: Recipe) -> None:
+    """The projection and the clusters of the semantic tokens."""
+    settings = recipe.settings("semantic_tokenizer")
+    config = SemanticTokenizerConfig(**settings["tokenizer"])
+    index: dict[str, int] = {}
+    audios, labels = [], []
+    for shard in recipe.shards()[1 : settings["n_shards"] + 1]:
+        for row in shard.with_format("numpy"):
+            audios.append(_waveform(row).numpy())
+            labels.append(
+                phoneme_classes(
+                    row["phonemes"],
+                    row["phoneme_frames"],
+                    len(audios[-1]) // config.hop,
+                    1 / config.rate_hz,
+                    teacher_data.FRAME_SECONDS,
+                    index,
+                )
+            )
+    SemanticTokenizer.fit(config, audios, labels).save(recipe.done("semantic_tokenizer"))
+
+
+def train_text_tokenizer(recipe: Recipe) -> None:
+    """A WordPiece vocabulary hardly larger than the alphabet: spelling is learned letter by letter."""
+    settings = recipe.settings("text_tokenizer")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=settings["vocab_size"], min_frequency=5, special_tokens=SPECIAL_TOKENS, show_progress=False
+    )
+    tokenizer.train_from_iterator((text for shard in recipe.shards() for text in shard["text"]), trainer)
+    words = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    words += [digit for digit in (f"##{number}" for number in range(10)) if digit not in words]
+    folder = recipe.done("text_tokenizer")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    length = recipe.generation_config().semantic_config.max_input_semantic_length
+    BertTokenizer(vocab=str(folder / "vocab.txt"), do_lower_case=True, model_max_length=length).save_pretrained(folder)
+
+
+def encode_corpus(recipe: Recipe) -> None:
+    """Semantic tokens of every utterance, and codes of the first `n_codes` after those the codec saw."""
+    settings = recipe.settings("encode")
+    tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
+    codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
+    samples_per_frame = int(codec_model.config.sampling_rate / codec_contract.frame_rate(codec_model.config))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(row for shard in recipe.shards() for row in shard.with_format("numpy")):
+            audio = _waveform(row)
+            codes: Any = []
+            if settings["skip"] <= number < settings["skip"] + settings["n_codes"]:
+                whole = audio[: len(audio) // samples_per_frame * samples_per_frame]
+                with torch.no_grad():
+                    codes = codec_contract.encode(codec_model, whole[None])[0].tolist()
+            semantic = tokenizer.encode(audio).tolist()
+            kept = {name: np.asarray(row[name]).tolist() for name in ("text", "word_chars", "word_frames")}
+            yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
+
+    encoded = Dataset.from_list([row for row in rows() if 5 < row["length"] < settings["max_length"]])
+    encoded.save_to_disk(str(recipe.done("encoded")))
+
+
+def _encoded(recipe: Recipe, with_codes: bool) -> Dataset:
+    """The encoded corpus without the rows held out for listening."""
+    rows = load_from_disk(str(recipe.done("encoded")))
+    if with_codes:
+        rows = rows.filter(lambda codes: len(codes) > 0, input_columns="codes")
+    return rows.select(range(min(200, len(rows) // 2), len(rows)))
+
+
+def train_semantic(recipe: Recipe) -> None:
+    """Text -> semantic tokens."""
+    settings, config = recipe.settings("semantic"), recipe.generation_config()
+    torch.manual_seed(settings["training"]["seed"])
+    tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
+    model = BarkSemanticModel(BarkSemanticConfig(**recipe.settings("model")["semantic_config"]))
+    rows = _encoded(recipe, with_codes=False)
+    sample = rows.select(range(min(500, len(rows))))
+    pace = [len(tokenizer.tokenize(row["text"])) / row["length"] for row in sample]
+    initialize_positions(model, config.semantic_config.max_input_semantic_length, float(np.mean(pace)))
+    wrapped = SemanticForTraining(model, config, settings["guided"], settings["guidance"])
+    targets = SemanticTargets(tokenizer, config, teacher_data.FRAME_SECONDS, settings["training"]["seed"])
+    _announce("semantic", settings["training"], 0.7)
+    run_training(wrapped, rows, targets, recipe.runs / "training" / "semantic", settings["training"])
+    model.save_pretrained(recipe.done("semantic"))
+
+
+def train_coarse(recipe: Recipe) -> None:
+    """Semantic tokens -> the first codebooks."""
+    settings, config = recipe.settings("coarse"), recipe.generation_config()
+    torch.manual_seed(settings["training"]["seed"])
+    model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
+    targets = CoarseTargets(config, settings["training"]["seed"])
+    stage = config.coarse_acoustics_config
+    initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
+    wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"])
+    _announce("coarse", settings["training"], 1.0)
+    run_training(wrapped, _encoded(recipe, True), targets, recipe.runs / "training" / "coarse", settings["training"])
+    model.save_pretrained(recipe.done("coarse"))
+
+
+def train_fine(recipe: Recipe) -> None:
+    """The first codebooks -> the others."""
+    settings, config = recipe.settings("fine"), recipe.generation_config()
+    torch.manual_seed(settings["training"]["seed"])
+    model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
+    targets = FineTargets(config, settings["training"]["seed"])
+    _announce("fine", settings["training"], 0.5)
+    run_training(model, _encoded(recipe, True), targets, recipe.runs / "training" / "fine", settings["training"])
+    model.save_pretrained(recipe.done("fine"))
+
+
+def export(recipe: Recipe) -> None:
+    """One folder in the Hub's layout, with 16-bit weights, tokenizer and a voice of a held-out utterance."""
+    config = recipe.generation_config()
+    parts = {
+        "semantic": BarkSemanticModel.from_pretrained(recipe.done("semantic")),
+        "coarse_acoustics": BarkCoarseModel.from_pretrained(recipe.done("coarse")),
+        "fine_acoustics": BarkFineModel.from_pretrained(recipe.done("fine")),
+        "codec_model": EncodecModel.from_pretrained(recipe.done("codec")),
+    }
+    names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
+    whole = BarkConfig(**{name: part.config.to_dict() for name, part in zip(names, parts.values(), strict=True)})
+    check_compatible(whole, config)
+    model = BarkModel(whole)
+    for name, part in parts.items():
+        getattr(model, name).load_state_dict(part.state_dict())
+    model.generation_config = config
+    settings = recipe.settings("export")
+    folder, draft = recipe.done("checkpoint"), recipe.done("checkpoint.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    card = recipe.folder / "card.md"
+    if card.exists():
+        hub.write_model_card(draft, config.sample_rate, ["en"], "mit", None, card.read_text(encoding="utf-8"))
+    model.half().save_pretrained(draft)
+    row = load_from_disk(str(recipe.done("encoded"))).filter(lambda codes: len(codes) > 0, input_columns="codes")
+    chosen = row[settings["voice_row"]]
+    voice = utterance_voice(chosen["semantic"], chosen["codes"], config)
+    voice.save(draft / "speaker_embeddings" / f"{settings['voice_name']}.npz")
+    entry = {settings["voice_name"]: f"speaker_embeddings/{settings['voice_name']}.npz"}
+    tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
+    BarkProcessor(tokenizer, {"repo_or_path": str(draft), **entry}).save_pretrained(draft, voice_format="npz")
+    shutil.copy(recipe.folder / "NOTICE", draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
+
+
+def utterance_voice(semantic: list[int], codes: list[list[int]], config: BarkGenerationConfig) -> VoicePreset:
+    """An encoded utterance as a voice, cut to whole ratios of frames and semantic tokens."""
+    stage = config.coarse_acoustics_config
+    n_frames = min(len(codes[0]), int(len(semantic) * stage.coarse_rate_hz / config.semantic_config.semantic_rate_hz))
+    fine = torch.tensor(codes)[:, :n_frames]
+    return VoicePreset(torch.tensor(semantic), fine[: stage.n_coarse_codebooks], fine).check(config)
+
+
+def _announce(name: str, training: dict[str, Any], seconds: float) -> None:
+    steps, batch = training["max_steps"], training["per_device_train_batch_size"]
+    print(f"{name}: {steps} steps of {batch}, about {steps * seconds / 60:.0f} min on one core of a 2024 server")
+
+
+STAGES: dict[str, Callable[[Recipe], None]] = {
+    "data": make_data,
+    "codec": train_codec,
+    "semantic_tokenizer": fit_semantic_tokenizer,
+    "text_tokenizer": train_text_tokenizer,
+    "encoded": encode_corpus,
+    "semantic": train_semantic,
+    "coarse": train_coarse,
+    "fine": train_fine,
+    "checkpoint": export,
+}
+"""The stages in order, by the name of the folder that each leaves."""
+
+
+def run(recipe: Recipe, stage: str) -> None:
+    """Runs one stage, or with `all` every stage that is not finished."""
+    for name, action in STAGES.items():
+        if name == stage or (stage == "all" and (name == "data" or not recipe.done(name).exists())):
+            action(recipe)
