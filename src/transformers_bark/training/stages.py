@@ -134,7 +134,8 @@ def train_text_tokenizer(recipe: Recipe) -> None:
         vocab_size=settings["vocab_size"], min_frequency=5, special_tokens=SPECIAL_TOKENS, show_progress=False
     )
     tokenizer.train_from_iterator((text for shard in recipe.shards() for text in shard["text"]), trainer)
-    words = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    vocabulary = tokenizer.get_vocab()
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
     words += [digit for digit in (f"##{number}" for number in range(10)) if digit not in words]
     folder = recipe.done("text_tokenizer")
     folder.mkdir(parents=True, exist_ok=True)
