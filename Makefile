@@ -44,7 +44,7 @@ lint: $(VENV)/installed-test
 
 # Trains the embedded checkpoint from nothing: hours on a CPU; goes on where it was stopped.
 nano: $(VENV)/installed-recipe
-	$(BIN)/python recipes/nano/run.py
+	$(BIN)/python -m transformers_bark.training all --recipe recipes/nano --runs runs/nano
 
 judge: $(VENV)/installed-recipe
 	$(BIN)/python recipes/nano/judge.py

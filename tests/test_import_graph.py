@@ -1,0 +1,64 @@
+"""Imports point down: applications -> models -> generation -> vocabulary and configs; oracles are for tests only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
+LAYERS = {
+    "vocabulary": 0,
+    "configuration_bark": 1,
+    "generation_configuration_bark": 2,
+    "audio_files": 2,
+    "codec": 2,
+    "hub": 2,
+    "voices": 3,
+    "generation": 4,
+    "modeling_bark": 5,
+    "processing_bark": 5,
+    "pipeline_bark": 6,
+    "registration": 7,
+    "suno": 6,
+    "training": 6,
+    "cli": 8,
+    "__main__": 9,
+    "__init__": 9,
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute dotted names that a module imports."""
+    package = ["transformers_bark", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def layer(name: str) -> int | None:
+    parts = name.split(".")
+    return LAYERS.get(parts[1]) if len(parts) > 1 and parts[0] == "transformers_bark" else None
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    top = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert top in LAYERS, f"{top} has no layer"
+    for name in imports(path):
+        assert not name.startswith("transformers.models.bark") and name.split(".")[0] != "bark", name
+        other = layer(name)
+        same = name.split(".")[1:2] == [top]
+        assert other is None or same or other < LAYERS[top], f"{path.name} imports {name}, which is not below it"
+
+
+def test_generation_never_imports_the_models() -> None:
+    for path in (ROOT / "generation").glob("*.py"):
+        assert not any("modeling" in name for name in imports(path)), path
