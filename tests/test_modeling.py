@@ -1,0 +1,226 @@
+"""The three transformers: losses, caches, checkpointing, embeddings, offload, and errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, StaticCache
+from transformers.models.bark import modeling_bark as stock
+
+from tests.tiny import odd_sizes, tiny_model
+from transformers_bark import BarkConfig, BarkFineModel, BarkGenerationConfig, BarkModel, BarkSemanticModel
+
+
+def ids(length: int = 20, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 100, (2, length), generator=torch.Generator().manual_seed(seed))
+
+
+def codes(length: int = 12) -> torch.Tensor:
+    return torch.randint(0, 32, (2, length, 4), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("part", ["semantic", "coarse_acoustics"])
+def test_causal_loss_is_the_shifted_cross_entropy(part: str) -> None:
+    model = getattr(tiny_model(), part)
+    labels = torch.where(ids() < model.config.output_vocab_size, ids(), -100)
+    labels[:, :5] = -100
+    output = model(ids(), labels=labels)
+    wanted = cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    assert torch.allclose(output.loss, wanted)
+    counted = model(ids(), labels=labels, num_items_in_batch=7).loss
+    assert torch.allclose(counted, wanted * (labels[:, 1:] != -100).sum() / 7)
+
+
+def test_fine_loss_is_the_cross_entropy() -> None:
+    model = tiny_model().fine_acoustics
+    labels = codes()[..., 2].clone()
+    labels[:, 8:] = -100
+    output = model(2, codes(), labels=labels)
+    assert torch.allclose(output.loss, cross_entropy(output.logits[:, :8].flatten(0, 1), labels[:, :8].flatten()))
+
+
+def test_fine_reads_no_codebook_beyond_the_one_it_predicts() -> None:
+    model = tiny_model().fine_acoustics
+    changed = codes()
+    changed[..., 3] = 0
+    assert torch.equal(model(2, codes()).logits, model(2, changed).logits)
+    assert torch.equal(model(2, codes()).logits, model(2, codes()[..., :3]).logits)
+    embeds = sum(layer(codes()[..., i]) for i, layer in enumerate(model.input_embeds_layers[:3]))
+    assert torch.allclose(model(2, inputs_embeds=embeds).logits, model(2, codes()).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", ["dynamic", "static", "default"])
+def test_any_cache_equals_none(attention: str, kind: str) -> None:
+    model = tiny_model().semantic
+    model.set_attn_implementation(attention)
+    mask = torch.ones(2, 20, dtype=torch.long)
+    mask[0, :4] = 0
+    whole = model(ids(), attention_mask=mask, use_cache=False)
+    assert whole.past_key_values is None
+    cache: Any = {
+        "dynamic": DynamicCache(config=model.config),
+        "static": StaticCache(config=model.config, max_cache_len=32),
+        "default": None,
+    }[kind]
+    logits = []
+    for start, end in ((0, 9), (9, 10), (10, 20)):
+        output = model(ids()[:, start:end], attention_mask=mask[:, :end], past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        logits.append(output.logits)
+    assert torch.allclose(torch.cat(logits, dim=1)[:, 4:], whole.logits[:, 4:], atol=1e-5)
+
+
+def test_causal_models_do_not_look_ahead_and_the_fine_model_does() -> None:
+    model = tiny_model()
+    later = ids()
+    later[:, 12:] = 3
+    first, second = (model.semantic(x).logits[:, :12] for x in (ids(), later))
+    assert torch.allclose(first, second, atol=1e-6)
+    changed = codes()
+    changed[:, 8:] = 1
+    assert not torch.allclose(
+        model.fine_acoustics(1, codes()).logits[:, :8], model.fine_acoustics(1, changed).logits[:, :8]
+    )
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attentions_and_hidden_states(attention: str) -> None:
+    model = tiny_model()
+    model.set_attn_implementation(attention)
+    output = model.semantic(ids(), output_attentions=True, output_hidden_states=True)
+    assert len(output.attentions) == 2 and output.attentions[0].shape == (2, 2, 20, 20)
+    assert torch.allclose(output.attentions[0].sum(-1), torch.ones(2, 2, 20), atol=1e-5)
+    assert not output.attentions[0].triu(1).any()
+    assert len(output.hidden_states) == 3 and output.hidden_states[0].shape == (2, 20, 32)
+    assert torch.allclose(output.logits, model.semantic(ids()).logits, atol=1e-5)
+    assert torch.allclose(model.semantic.lm_head(output.hidden_states[-1]), output.logits)
+    fine = model.fine_acoustics(1, codes(), output_attentions=True, output_hidden_states=True)
+    assert fine.attentions[1].triu(1).any() and len(fine.hidden_states) == 3
+    as_tuple = model.semantic(ids(), return_dict=False)
+    assert isinstance(as_tuple, tuple) and torch.allclose(as_tuple[0], output.logits, atol=1e-5)
+
+
+def test_logits_where_they_are_wanted() -> None:
+    model = tiny_model().semantic
+    whole = model(ids()).logits
+    assert torch.allclose(model(ids(), logits_to_keep=1).logits, whole[:, -1:], atol=1e-6)
+    assert torch.allclose(model(ids(), logits_to_keep=torch.tensor([3, 7])).logits, whole[:, [3, 7]], atol=1e-6)
+    assert torch.allclose(model(inputs_embeds=model.input_embeds_layer(ids())).logits, whole, atol=1e-6)
+    shifted = model(ids(), position_ids=torch.arange(5, 25)[None]).logits
+    assert not torch.allclose(shifted, whole)
+
+
+@pytest.mark.parametrize("part", ["semantic", "fine_acoustics"])
+def test_gradient_checkpointing_gives_the_same_gradients(part: str) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = getattr(tiny_model(), part).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        inputs = (1, codes()) if part == "fine_acoustics" else (ids(),)
+        labels = codes()[..., 1] if part == "fine_acoustics" else ids() % 41
+        model(*inputs, labels=labels).loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert gradients[0].abs().sum() > 0 and torch.allclose(*gradients, atol=1e-6)
+
+
+def test_fine_heads_are_tied_and_causal_heads_are_not(tmp_path: Path) -> None:
+    model = tiny_model()
+    heads, embeds = model.fine_acoustics.lm_heads, model.fine_acoustics.input_embeds_layers
+    assert all(head.weight is embeds[i + 1].weight for i, head in enumerate(heads))
+    assert model.semantic.get_output_embeddings() is None
+    model.save_pretrained(tmp_path)
+    again = BarkModel.from_pretrained(tmp_path)
+    assert again.fine_acoustics.lm_heads[2].weight is again.fine_acoustics.input_embeds_layers[3].weight
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    alone = tmp_path / "alone"
+    model.fine_acoustics.save_pretrained(alone)
+    assert torch.equal(BarkFineModel.from_pretrained(alone)(1, codes()).logits, model.fine_acoustics(1, codes()).logits)
+
+
+def test_resizing_embeddings() -> None:
+    model = tiny_model()
+    before = model.semantic(ids()).logits
+    model.semantic.resize_token_embeddings(150)
+    assert model.semantic.config.input_vocab_size == 150
+    assert torch.equal(model.semantic(ids()).logits, before)
+    fine = model.fine_acoustics
+    before = fine(1, codes()).logits
+    fine.resize_token_embeddings(48)
+    assert fine(1, codes()).logits.shape[-1] == 48 and torch.allclose(
+        fine(1, codes()).logits[..., :40], before, atol=1e-5
+    )
+    assert fine.lm_heads[0].weight is fine.input_embeds_layers[1].weight
+    assert fine.config.input_vocab_size == fine.config.output_vocab_size == 48
+    assert fine.resize_token_embeddings() is fine.input_embeds_layers
+
+
+def test_state_dict_names_are_those_of_stock() -> None:
+    config, _ = odd_sizes()
+    theirs = {
+        name for name in stock.BarkModel(stock.BarkConfig(**config)).state_dict() if not name.endswith(".attn.bias")
+    }
+    assert set(BarkModel(BarkConfig(**config)).state_dict()) == theirs
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_loading_in_half_precision_and_on_a_device(checkpoint: Path, dtype: torch.dtype) -> None:
+    model = BarkModel.from_pretrained(checkpoint, dtype=dtype, device_map="cpu")
+    assert {p.dtype for p in model.parameters()} == {dtype} and model.device == torch.device("cpu")
+    audio = model.generate(torch.randint(1, 60, (1, 8)), seed=1)
+    assert audio.dtype == dtype and torch.isfinite(audio).all()
+
+
+def test_offload_runs_and_frees(checkpoint: Path) -> None:
+    model, plain = BarkModel.from_pretrained(checkpoint), BarkModel.from_pretrained(checkpoint)
+    if torch.accelerator.current_accelerator() is None:
+        with pytest.raises(RuntimeError, match="accelerator"):
+            model.enable_cpu_offload()
+    model.enable_cpu_offload(device="cpu")
+    assert model.device == torch.device("cpu") and hasattr(model.semantic, "_hf_hook")
+    text = torch.randint(1, 60, (1, 8))
+    assert torch.equal(model.generate(text, seed=1), plain.generate(text, seed=1))
+
+
+def test_the_generation_config_is_always_typed(checkpoint: Path, tmp_path: Path) -> None:
+    model = BarkModel.from_pretrained(checkpoint)
+    assert isinstance(model.generation_config, BarkGenerationConfig)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    bare = BarkModel.from_pretrained(tmp_path)
+    assert isinstance(bare.generation_config, BarkGenerationConfig)
+    assert isinstance(BarkModel(model.config).generation_config, BarkGenerationConfig)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda m: m.semantic(ids(), atention_mask=None), TypeError, "atention_mask"),
+        (lambda m: m.fine_acoustics(1, codes(), lables=None), TypeError, "lables"),
+        (lambda m: m.semantic(), ValueError, "exactly one of"),
+        (lambda m: m.semantic(ids(), inputs_embeds=torch.zeros(2, 20, 32)), ValueError, "exactly one of"),
+        (lambda m: m.semantic(ids(97)), ValueError, "position 96.*block_size.*96"),
+        (lambda m: m.semantic(ids(), labels=ids(), logits_to_keep=1), ValueError, "logits_to_keep"),
+        (lambda m: m.fine_acoustics(0, codes()), ValueError, r"codebook_idx.*\[1, 4\).*0"),
+        (lambda m: m.fine_acoustics(4, codes()), ValueError, r"codebook_idx.*4"),
+        (lambda m: m.fine_acoustics(3, codes()[..., :3]), ValueError, "more than 3 codebooks"),
+    ],
+)
+def test_bad_calls_are_named(model: BarkModel, call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(model)
+
+
+def test_initial_weights_are_small_and_dropout_acts_in_training() -> None:
+    config = BarkConfig(**odd_sizes()[0]).semantic_config
+    config.dropout = 0.5
+    model = BarkSemanticModel(config)
+    assert 0.01 < model.layers[0].attn.att_proj.weight.std() < 0.03
+    assert not torch.equal(model.train()(ids()).logits, model(ids()).logits)
+    assert torch.equal(model.eval()(ids()).logits, model(ids()).logits)
