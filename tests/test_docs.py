@@ -51,3 +51,12 @@ def test_links_lead_somewhere() -> None:
     for path in [*FILES, ROOT / "conversion" / "README.md", ROOT / "recipes" / "nano" / "README.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_run(path: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transformers_bark, "BARK_NANO", str(checkpoint))
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": "__main__"})
+    assert list(tmp_path.glob("*.wav"))

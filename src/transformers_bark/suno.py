@@ -3,13 +3,15 @@
     from transformers_bark.suno import SAMPLE_RATE, generate_audio, preload_models
 
 Models come from the Hub's `suno/bark` and `suno/bark-small`, stage by stage as `preload_models` is told; `use_model` puts
-any other checkpoint in their place. Arrays in and out are numpy, as in the original.
+any other checkpoint in their place. Arrays in and out are numpy, as in the original. The environment variables
+`SUNO_USE_SMALL_MODELS`, `SUNO_OFFLOAD_CPU` and `SUNO_ENABLE_MPS` are read when a function is called.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +28,23 @@ from .generation.semantic import generate_semantic as _semantic
 from .generation_configuration_bark import BarkGenerationConfig
 from .modeling_bark import BarkModel
 from .processing_bark import BarkProcessor
-from .vocabulary import MAX_COARSE_HISTORY, MIN_EOS_P, SAMPLE_RATE, SLIDING_WINDOW_LEN
+from .vocabulary import (
+    CODEBOOK_SIZE,
+    COARSE_INFER_TOKEN,
+    COARSE_RATE_HZ,
+    COARSE_SEMANTIC_PAD_TOKEN,
+    MIN_EOS_P,
+    N_COARSE_CODEBOOKS,
+    N_FINE_CODEBOOKS,
+    SAMPLE_RATE,
+    SEMANTIC_INFER_TOKEN,
+    SEMANTIC_RATE_HZ,
+    SEMANTIC_VOCAB_SIZE,
+    TEXT_ENCODING_OFFSET,
+    TEXT_PAD_TOKEN,
+)
+from .vocabulary import MAX_FINE_INPUT_LENGTH as CONTEXT_WINDOW_SIZE
+from .vocabulary import SEMANTIC_VOCAB_SIZE as SEMANTIC_PAD_TOKEN
 from .voices import VoicePreset
 
 LARGE, SMALL = "suno/bark", "suno/bark-small"
@@ -50,13 +68,28 @@ ALLOWED_PROMPTS = {"announcer"} | {
     f"{prefix}{code}_speaker_{n}" for _, code in SUPPORTED_LANGS for prefix in ("", "v2/") for n in range(10)
 }
 
+_PARTS = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics", "codec": "codec_model"}
+"""The original's name of each stage, and ours of its model."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A loaded sub-model, the generation config of its checkpoint, where that came from and where it computes."""
+
+    model: Any
+    config: BarkGenerationConfig
+    source: str
+    device: str
+
 
 @dataclass
 class _Loaded:
-    """What is loaded: a checkpoint for each stage (text, coarse, fine, codec), and one processor."""
+    """What is loaded, and the checkpoint that `use_model` chose in place of the released ones."""
 
-    stages: dict[str, BarkModel] = field(default_factory=dict)
+    stages: dict[str, _Stage] = field(default_factory=dict)
     processor: BarkProcessor | None = None
+    chosen: BarkModel | str | None = None
+    chosen_processor: BarkProcessor | None = None
 
 
 _loaded = _Loaded()
@@ -66,28 +99,37 @@ def _environment_flag(name: str) -> bool:
     return os.environ.get(name, "False").lower() in ("true", "1", "t")
 
 
-def use_model(model: BarkModel | str | os.PathLike[str], processor: BarkProcessor | None = None) -> None:
-    """Uses this checkpoint for every stage: a loaded model with its processor, a folder, or a name on the Hub.
+def _device(use_gpu: bool) -> str:
+    if use_gpu and torch.cuda.is_available():
+        return "cuda"
+    if use_gpu and torch.backends.mps.is_available() and _environment_flag("SUNO_ENABLE_MPS"):
+        return "mps"
+    return "cpu"
+
+
+def use_model(model: BarkModel | str | os.PathLike[str] | None, processor: BarkProcessor | None = None) -> None:
+    """Uses this checkpoint for every stage: a folder, a name on the Hub, or a loaded model with its processor.
+
+    Nothing is loaded before it is needed. None goes back to the released checkpoints.
 
     Raises:
         ValueError: a loaded model without a processor.
     """
-    if isinstance(model, BarkModel):
-        if processor is None:
-            raise ValueError("a loaded model needs its `processor`")
-    else:
-        processor = processor or BarkProcessor.from_pretrained(model)
-        model = BarkModel.from_pretrained(model)
-    assert isinstance(model, BarkModel)
-    model.eval()
-    _loaded.stages = {stage: model for stage in ("text", "coarse", "fine", "codec")}
-    _loaded.processor = processor
+    if isinstance(model, BarkModel) and processor is None:
+        raise ValueError("a loaded model needs its `processor`")
+    clean_models()
+    _loaded.chosen = model if model is None or isinstance(model, BarkModel) else os.fspath(model)
+    _loaded.chosen_processor = processor
 
 
 def clean_models(model_key: str | None = None) -> None:
-    """Forgets one stage (`text`, `coarse`, `fine`, `codec`) or all."""
+    """Forgets one stage (`text`, `coarse`, `fine`, `codec`) or all; they are loaded anew when needed."""
     for key in [model_key] if model_key else list(_loaded.stages):
         _loaded.stages.pop(key, None)
+    if model_key in (None, "text"):
+        _loaded.processor = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def preload_models(
@@ -99,61 +141,110 @@ def preload_models(
     fine_use_small: bool = False,
     codec_use_gpu: bool = True,
     force_reload: bool = False,
-    model: str | os.PathLike[str] | None = None,
+    model: BarkModel | str | os.PathLike[str] | None = None,
+    processor: BarkProcessor | None = None,
 ) -> None:
     """Loads all stages, each from the large or the small checkpoint; `SUNO_USE_SMALL_MODELS` makes all small.
 
     Args:
-        model: one checkpoint for all stages, a folder or a name on the Hub.
+        model: one checkpoint for all stages, with `processor` as in `use_model`.
     """
     if model is not None:
-        use_model(model)
-        return
+        use_model(model, processor)
     small = {"text": text_use_small, "coarse": coarse_use_small, "fine": fine_use_small, "codec": text_use_small}
     gpu = {"text": text_use_gpu, "coarse": coarse_use_gpu, "fine": fine_use_gpu, "codec": codec_use_gpu}
-    models: dict[str, BarkModel] = {}
+    _load(small, gpu, force_reload)
+
+
+def load_model(
+    use_gpu: bool = True, use_small: bool = False, force_reload: bool = False, model_type: str = "text"
+) -> Any:
+    """Loads one stage: `coarse` and `fine` give the model, `text` a mapping of `model` and `tokenizer`.
+
+    Raises:
+        ValueError: another `model_type`.
+    """
+    if model_type not in ("text", "coarse", "fine"):
+        raise ValueError(f"`model_type` must be text, coarse or fine, got {model_type!r}")
+    _load({model_type: use_small}, {model_type: use_gpu}, force_reload)
+    model = _loaded.stages[model_type].model
+    return {"model": model, "tokenizer": _processor().tokenizer} if model_type == "text" else model
+
+
+def load_codec_model(use_gpu: bool = True, force_reload: bool = False) -> Any:
+    """Loads the codec, an EnCodec of Transformers."""
+    _load({"codec": False}, {"codec": use_gpu}, force_reload)
+    return _loaded.stages["codec"].model
+
+
+def _load(small: Mapping[str, bool], gpu: Mapping[str, bool], force_reload: bool) -> None:
+    """Loads the stages named that are not there yet; of a checkpoint only they stay in memory."""
+    opened: dict[str, BarkModel] = {}
+    if isinstance(_loaded.chosen, BarkModel):
+        opened[""] = _loaded.chosen
     for stage in small:
         if stage in _loaded.stages and not force_reload:
             continue
-        name = SMALL if small[stage] or _environment_flag("SUNO_USE_SMALL_MODELS") else LARGE
-        if name not in models:
-            models[name] = BarkModel.from_pretrained(name).eval()
-        _loaded.stages[stage] = models[name]
-        _part(stage).to("cuda" if gpu[stage] and torch.cuda.is_available() else "cpu")
-    if _loaded.processor is None or force_reload:
-        _loaded.processor = BarkProcessor.from_pretrained(SMALL if small["text"] else LARGE)
+        clean_models(stage)
+        source = _source(small[stage])
+        if source not in opened:
+            opened[source] = BarkModel.from_pretrained(source)
+        device = "cpu" if stage == "codec" and _device(gpu[stage]) == "mps" else _device(gpu[stage])
+        part = getattr(opened[source], _PARTS[stage]).eval()
+        part.to("cpu" if _environment_flag("SUNO_OFFLOAD_CPU") else device)
+        _loaded.stages[stage] = _Stage(part, opened[source].generation_config, source, device)
 
 
-def _part(stage: str) -> Any:
-    """The sub-model of a stage, loaded if need be."""
-    if stage not in _loaded.stages:
+def _source(small: bool) -> str:
+    """Folder or name of the checkpoint to load; empty for a model that is loaded already."""
+    if isinstance(_loaded.chosen, BarkModel):
+        return ""
+    return _loaded.chosen or (SMALL if small or _environment_flag("SUNO_USE_SMALL_MODELS") else LARGE)
+
+
+def _stage(name: str) -> _Stage:
+    """A stage, loaded if need be."""
+    if name not in _loaded.stages:
         preload_models()
-    attribute = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics", "codec": "codec_model"}[
-        stage
-    ]
-    return getattr(_loaded.stages[stage], attribute)
+    return _loaded.stages[name]
 
 
-def _config(stage: str) -> BarkGenerationConfig:
-    _part(stage)
-    return _loaded.stages[stage].generation_config
+@contextmanager
+def _running(name: str) -> Iterator[Any]:
+    """The model of a stage on the device it computes on; with `SUNO_OFFLOAD_CPU` it goes back to the CPU afterwards."""
+    stage = _stage(name)
+    stage.model.to(stage.device)
+    try:
+        yield stage.model
+    finally:
+        if _environment_flag("SUNO_OFFLOAD_CPU"):
+            stage.model.to("cpu")
 
 
-def _voice(history_prompt: Any) -> VoicePreset | None:
-    if history_prompt is None:
-        return None
-    _part("text")
-    assert _loaded.processor is not None
-    voice = _loaded.processor.load_voice(history_prompt)
-    return None if voice is None else voice.check(_config("text"))
+def _processor() -> BarkProcessor:
+    """Tokenizer and voices, of the checkpoint that the text stage is from."""
+    if _loaded.processor is None:
+        text = _loaded.stages.get("text")
+        source = text.source if text else _source(small=False)
+        _loaded.processor = _loaded.chosen_processor or BarkProcessor.from_pretrained(source)
+    return _loaded.processor
+
+
+def _voice(history_prompt: Any, config: BarkGenerationConfig) -> VoicePreset | None:
+    if history_prompt is None or isinstance(history_prompt, Mapping):
+        return None if history_prompt is None else VoicePreset.from_arrays(history_prompt).check(config)
+    voice = _processor().load_voice(history_prompt)
+    return None if voice is None else voice.check(config)
 
 
 def _tokens(name: str, value: Any, dimensions: int, size: int) -> torch.Tensor:
     """A numpy array of codes as a tensor, checked."""
-    if not isinstance(value, np.ndarray) or value.ndim != dimensions or not value.size:
-        raise ValueError(
-            f"`{name}` must be a numpy array with {dimensions} dimension(s), not empty, got {np.shape(value)}"
-        )
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"`{name}` must be a numpy array, got {type(value).__name__}")
+    if value.ndim != dimensions or not value.size:
+        raise ValueError(f"`{name}` must have {dimensions} dimension(s) and not be empty, got shape {value.shape}")
+    if value.dtype.kind not in "iu" and not np.array_equal(value, np.trunc(value)):
+        raise ValueError(f"`{name}` must hold whole numbers, got {value.dtype}")
     if value.min() < 0 or value.max() >= size:
         raise ValueError(f"`{name}` must lie in [0, {size}), got {value.min()} to {value.max()}")
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64))
@@ -176,15 +267,19 @@ def generate_text_semantic(
 
     Raises:
         ValueError: empty text or a value outside its range.
+        TypeError: text that is not a string.
     """
-    model, config = _part("text"), _config("text").semantic_config
-    voice = _voice(history_prompt)
-    assert _loaded.processor is not None
-    inputs = _loaded.processor(text, max_length=config.max_input_semantic_length)
+    if not isinstance(text, str):
+        raise TypeError(f"`text` must be a string, got {type(text).__name__}")
+    whole = _stage("text").config
+    config = whole.semantic_config
+    voice = _voice(history_prompt, whole)
+    inputs = _processor()(text, max_length=config.max_input_semantic_length)
     options = SemanticOptions(
         True, temp, top_k, top_p, min_eos_p, config.max_new_tokens, allow_early_stop, max_gen_duration_s
     )
-    with Reporter(_bars(silent)).stage("semantic", options.max_new_tokens, 1) as advance:
+    bars = Reporter(_bars(silent)).stage("semantic", options.max_new_tokens, 1)
+    with _running("text") as model, bars as advance:
         rows = _semantic(
             model,
             inputs["input_ids"],
@@ -217,22 +312,23 @@ def generate_coarse(
     Raises:
         ValueError: tokens or values outside their range.
     """
-    config = _config("coarse")
+    config = _stage("coarse").config
     stage = config.coarse_acoustics_config
     semantic = _tokens("x_semantic", x_semantic, 1, config.semantic_config.semantic_vocab_size)
-    voice = _voice(history_prompt)
+    voice = _voice(history_prompt, config)
     options = CoarseOptions(
         True,
         temp,
         top_k,
         top_p,
-        max_coarse_history or stage.max_coarse_history,
-        sliding_window_len or stage.sliding_window_len,
+        stage.max_coarse_history if max_coarse_history is None else max_coarse_history,
+        stage.sliding_window_len if sliding_window_len is None else sliding_window_len,
     )
     pair = None if voice is None else (voice.semantic_prompt, voice.coarse_prompt)
-    with Reporter(_bars(silent)).stage("coarse", 0, 1) as advance:
+    n_tokens = n_coarse_tokens(len(semantic), semantic_to_coarse_ratio(config.semantic_config, stage), stage.n_coarse_codebooks)
+    with _running("coarse") as model, Reporter(_bars(silent)).stage("coarse", n_tokens, 1) as advance:
         rows = _coarse(
-            _part("coarse"),
+            model,
             [semantic],
             [pair],
             config.semantic_config,
@@ -252,20 +348,20 @@ def generate_fine(
     temp: float | None = 0.5,
     silent: bool = True,
 ) -> np.ndarray:
-    """Coarse codes [codebook, frame] -> all codes, int64 [codebook, frame]; `temp` None is greedy.
+    """Coarse codes [codebook, frame] -> all codes, int32 [codebook, frame]; `temp` None is greedy.
 
     Raises:
         ValueError: codes or values outside their range, or as many codebooks as there are in all.
     """
-    config = _config("fine")
+    config = _stage("fine").config
     codes = _tokens("x_coarse_gen", x_coarse_gen, 2, config.codebook_size)
     total = config.fine_acoustics_config.n_fine_codebooks
     if len(codes) >= total:
         raise ValueError(f"`x_coarse_gen` must have fewer than {total} codebooks, got {len(codes)}")
-    voice = _voice(history_prompt)
-    with Reporter(_bars(silent)).stage("fine", 0, 1) as advance:
+    voice = _voice(history_prompt, config)
+    with _running("fine") as model, Reporter(_bars(silent)).stage("fine", 0, 1) as advance:
         rows = _fine(
-            _part("fine"),
+            model,
             [codes],
             [voice.fine_prompt if voice else None],
             config.fine_acoustics_config,
@@ -274,15 +370,21 @@ def generate_fine(
             Draws(),
             advance,
         )
-    return rows[0].cpu().numpy()
+    return rows[0].int().cpu().numpy()
 
 
 @torch.no_grad()
 def codec_decode(fine_tokens: np.ndarray) -> np.ndarray:
-    """Codes [codebook, frame] -> audio, float32 [samples]."""
-    model = _part("codec")
-    codes = _tokens("fine_tokens", fine_tokens, 2, _config("codec").codebook_size)
-    return codec.decode(model, [codes])[0].float().cpu().numpy()
+    """Codes [codebook, frame] -> audio, float32 [samples].
+
+    Raises:
+        ValueError: codes outside their range, or more codebooks than the codec has.
+    """
+    codes = _tokens("fine_tokens", fine_tokens, 2, _stage("codec").config.codebook_size)
+    with _running("codec") as model:
+        if len(codes) > len(model.quantizer.layers):
+            raise ValueError(f"`fine_tokens` must have at most {len(model.quantizer.layers)} codebooks, got {len(codes)}")
+        return codec.decode(model, [codes])[0].float().cpu().numpy()
 
 
 def _bars(silent: bool) -> bool | None:
@@ -338,16 +440,29 @@ def generate_audio(
 
 __all__ = [
     "ALLOWED_PROMPTS",
-    "MAX_COARSE_HISTORY",
+    "CODEBOOK_SIZE",
+    "COARSE_INFER_TOKEN",
+    "COARSE_RATE_HZ",
+    "COARSE_SEMANTIC_PAD_TOKEN",
+    "CONTEXT_WINDOW_SIZE",
+    "N_COARSE_CODEBOOKS",
+    "N_FINE_CODEBOOKS",
     "SAMPLE_RATE",
-    "SLIDING_WINDOW_LEN",
+    "SEMANTIC_INFER_TOKEN",
+    "SEMANTIC_PAD_TOKEN",
+    "SEMANTIC_RATE_HZ",
+    "SEMANTIC_VOCAB_SIZE",
     "SUPPORTED_LANGS",
+    "TEXT_ENCODING_OFFSET",
+    "TEXT_PAD_TOKEN",
     "clean_models",
     "codec_decode",
     "generate_audio",
     "generate_coarse",
     "generate_fine",
     "generate_text_semantic",
+    "load_codec_model",
+    "load_model",
     "preload_models",
     "save_as_prompt",
     "semantic_to_waveform",
