@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import soundfile
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config
 
-from transformers_bark import VoicePreset, __version__
-from transformers_bark.cli import main
+from transformers_bark import BarkModel, VoicePreset, __version__
+from transformers_bark.cli import _generation_options, build_parser, main
 
 NAME = "v2/en_speaker_0"
 
@@ -59,31 +62,42 @@ def test_voices_are_listed_used_and_saved(
     voice = VoicePreset.load("kept.npz")
     assert soundfile.info("speech.wav").frames == voice.fine_prompt.shape[1] * 600
     assert main(["hello", "--voice", "kept.npz", "-o", "b.wav", *model]) == 0
+    # what was kept is what was said: its codes decode to the same audio
+    audio = BarkModel.from_pretrained(checkpoint).codec_decode(voice.fine_prompt[None])[0].detach()
+    written = soundfile.read("speech.wav", dtype="float32")[0]
+    assert abs(audio.clamp(-1, 1).numpy() - written).max() < 1e-3
 
 
-def test_the_original_commands_arguments(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_original_commands_arguments(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "made" / "here"  # the original makes it
     arguments = [
         "--text",
         "hello",
         "--output_filename",
         "a.wav",
         "--output_dir",
-        str(tmp_path),
+        str(folder),
         "--history_prompt",
         NAME,
     ]
     more = ["--text_temp", "0.6", "--waveform_temp", "0.8", "--silent", "True", "--output_full", "True"]
     assert main([*arguments, *more, "--model", str(checkpoint)]) == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npz", "a.wav"]
+    assert sorted(file.name for file in folder.iterdir()) == ["a.npz", "a.wav"]
+    VoicePreset.load(folder / "a.npz")
+    assert not capsys.readouterr().out
+    # a word that means something else without --text, and the original's name for the file
+    assert main(["--text", "voices", "--output_dir", str(folder), "--model", str(checkpoint), "--silent", "False"]) == 0
+    assert "bark_generation.wav" in capsys.readouterr().out and (folder / "bark_generation.wav").is_file()
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["hello", "--voice", "nobody"], "nobody"),
-        (["hello", "--temperature", "-1"], "temperature.*-1"),
-        (["hello", "--seed", "-4"], "seed.*-4"),
+        (["hello", "--voice", "v2/en_speaker_1"], "did you mean v2/en_speaker_0"),
         (["hello", "--min-eos-p", "0"], "ended before it said anything"),
+        (["hello", "--device", "nonsense"], "device 'nonsense' cannot be used here"),
+        (["hello", "--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
     ],
 )
 def test_failures_are_one_line(
@@ -104,6 +118,17 @@ def test_failures_are_one_line(
         (["hello", "-o", "/nowhere/o.wav"], "folder /nowhere does not exist"),
         (["hello", "--save-voice", "v.bin"], "v.bin"),
         (["hello", "--dtype", "int8"], "invalid choice"),
+        (["hello", "-o", "o.mp3"], "only WAV files are written, got o.mp3"),
+        (["hello", "-o", "."], "is a folder"),
+        (["hello", "-o", "o.wav", "--output_dir", "."], "-o takes the place of"),
+        (["hello", "--text", "hello"], "give the text once"),
+        (["hello", "--temperature", "0"], "expected a positive number, got '0'"),
+        (["hello", "--fine-temperature", "warm"], "expected a positive number, got 'warm'"),
+        (["hello", "--seed", "-4"], "expected a whole number of at least 0, got '-4'"),
+        (["hello", "--top-p", "1.5"], "expected a number in (0, 1], got '1.5'"),
+        (["hello", "--min-eos-p", "2"], "expected a number in [0, 1], got '2'"),
+        (["--silent", "hello"], "expected True or False, got 'hello'"),
+        (["caf\udce9"], "not UTF-8"),
     ],
 )
 def test_bad_usage_exits_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
@@ -112,9 +137,63 @@ def test_bad_usage_exits_with_2(capsys: pytest.CaptureFixture[str], arguments: l
     assert words in capsys.readouterr().err
 
 
-def test_a_missing_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["hello", "--model", str(tmp_path), "-o", str(tmp_path / "o.wav")]) == 1
-    assert "bark-tts: " in capsys.readouterr().err
+def test_bad_checkpoints_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged, empty, out = tmp_path / "damaged", tmp_path / "empty", tmp_path / "o.wav"
+    shutil.copytree(checkpoint, damaged)
+    empty.mkdir()
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for folder in (damaged, empty, tmp_path / "absent"):
+        assert main(["hello", "--model", str(folder), "-o", str(out)]) == 1
+        error = capsys.readouterr().err
+        assert "bark-tts: " in error and "Traceback" not in error
+        assert not out.exists()
+    assert f"model folder {tmp_path / 'absent'} does not exist" in error
+
+
+def test_checkpoints_that_would_make_noise_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "partial"
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["semantic.lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert main(["hello", "--model", str(folder), "-o", str(tmp_path / "o.wav")]) == 1
+    assert "lacks 1 weights, semantic.lm_head.weight among them" in capsys.readouterr().err
+    GPT2Config(n_embd=8, n_head=1, n_layer=1).save_pretrained(folder)
+    assert main(["hello", "--model", str(folder), "-o", str(tmp_path / "o.wav")]) == 1
+    assert "is a model of type 'gpt2', not 'bark'" in capsys.readouterr().err
+
+
+def test_a_failure_leaves_the_file_that_was_there(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.wav"
+    out.write_bytes(b"earlier")
+    assert main(["hello", "--min-eos-p", "0", "--model", str(checkpoint), "-o", str(out)]) == 1
+    assert out.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_sampling_options_reach_their_stages() -> None:
+    def options(*arguments: str) -> dict[str, object]:
+        return _generation_options(build_parser().parse_args(arguments))
+
+    assert options() == {}
+    assert options("--coarse-temperature", "0.6") == {"coarse_temperature": 0.6, "coarse_do_sample": True}
+    # the fine stage samples at any temperature, and keeps its own when another stage's is given
+    assert options("--fine-temperature", "0.6") == {"fine_temperature": 0.6}
+    assert options("--temperature", "0.6") == {
+        "temperature": 0.6,
+        "semantic_do_sample": True,
+        "coarse_do_sample": True,
+    }
+    assert options("--greedy", "--min-eos-p", "0.1") == {"min_eos_p": 0.1, "do_sample": False}
+
+
+def test_greedy_needs_no_seed(checkpoint: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for file in files:
+        assert main(["hello my dog", "--greedy", "--model", str(checkpoint), "-o", str(file), "--min-eos-p", "1"]) == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_long_text_warns(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

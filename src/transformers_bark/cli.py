@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,147 +21,275 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--voice", "--history_prompt", dest="voice", help="a voice's name, or an .npz or .safetensors file"
     )
-    parser.add_argument("--seed", type=int, help="makes the result repeatable")
-    parser.add_argument("--temperature", type=float, help="of the semantic and the coarse stage")
-    parser.add_argument("--semantic-temperature", "--text_temp", dest="semantic_temperature", type=float)
-    parser.add_argument("--coarse-temperature", "--waveform_temp", dest="coarse_temperature", type=float)
-    parser.add_argument("--fine-temperature", type=float)
-    parser.add_argument("--top-k", type=int)
-    parser.add_argument("--top-p", type=float)
-    parser.add_argument("--min-eos-p", type=float, help="end when the end is at least this probable")
-    parser.add_argument("--greedy", action="store_true", help="take the most probable token in every stage")
+    parser.add_argument("--seed", type=_seed, help="makes the result repeatable")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda if there is one)")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument(
         "--save-voice", type=Path, metavar="FILE", help="keep the result as a voice (.npz or .safetensors)"
     )
-    parser.add_argument("--quiet", "--silent", dest="quiet", nargs="?", const=True, default=False, type=_flag)
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, and no output but errors and warnings")
     parser.add_argument("--version", action="store_true", help="print the version")
-    old = parser.add_argument_group("arguments of the original library's command")
-    old.add_argument("--text", dest="old_text")
-    old.add_argument("--output_filename")
-    old.add_argument("--output_dir", type=Path)
+    _add_sampling(parser.add_argument_group("sampling (default: as the checkpoint says)"))
+    old = parser.add_argument_group("the original library's command (names above that have a _ are its, too)")
+    old.add_argument("--text", dest="old_text", metavar="TEXT", help="what to say, whatever it is")
+    old.add_argument("--output_filename", metavar="NAME")
+    old.add_argument("--output_dir", type=Path, metavar="FOLDER", help="made if it is not there")
+    old.add_argument("--silent", nargs="?", const=True, default=False, type=_flag, metavar="BOOL", help="--quiet")
     old.add_argument(
-        "--output_full", nargs="?", const=True, default=False, type=_flag, help="also save the voice, as .npz"
+        "--output_full", nargs="?", const=True, default=False, type=_flag, metavar="BOOL", help="also save the voice"
     )
     return parser
 
 
+def _add_sampling(group: Any) -> None:
+    positive = _number("a positive number", lambda value: 0 < value < float("inf"))
+    share = _number("a number in (0, 1]", lambda value: 0 < value <= 1)
+    probability = _number("a number in [0, 1]", lambda value: 0 <= value <= 1)
+    group.add_argument("--temperature", type=positive, help="of the semantic and the coarse stage")
+    group.add_argument("--semantic-temperature", "--text_temp", dest="semantic_temperature", type=positive)
+    group.add_argument("--coarse-temperature", "--waveform_temp", dest="coarse_temperature", type=positive)
+    group.add_argument("--fine-temperature", type=positive)
+    group.add_argument("--top-k", type=_seed, help="choose among so many tokens (0: all)")
+    group.add_argument("--top-p", type=share, help="choose among the tokens that reach this probability together")
+    group.add_argument("--min-eos-p", type=probability, help="end when the end is at least this probable")
+    group.add_argument("--greedy", action="store_true", help="take the most probable token in every stage")
+
+
 def _flag(text: str) -> bool:
-    return text.lower() in ("true", "1", "t", "yes")
+    if text.lower() in ("true", "1", "t", "yes", "y"):
+        return True
+    if text.lower() in ("false", "0", "f", "no", "n"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _number(what: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+        return value
+
+    return convert
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 when it worked, 1 when it failed, 2 for bad usage."""
+    """Runs the command; 0 when it worked, 1 when it failed.
+
+    Raises:
+        SystemExit: with 2 for bad usage.
+    """
+    started = time.perf_counter()
     parser = build_parser()
     options = parser.parse_args(arguments)
-    started = time.perf_counter()
     if options.version:
         from . import __version__
 
         print(__version__)
         return 0
-    text = options.old_text if options.text is None else options.text
-    if text is None:
-        parser.error("give a text, or - to read it from standard input")
-    if text == "voices" and options.old_text is None:
+    if options.text == "voices" and options.old_text is None:
         return _guarded(_list_voices, options)
-    options.text = sys.stdin.read() if text == "-" else text
-    if not options.text.strip():
-        parser.error("the text is empty")
+    options.quiet = options.quiet or options.silent
+    options.text = _text(parser, options)
     _resolve_output(parser, options)
     return _guarded(_speak, options, started)
 
 
+def _text(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """What to say, from wherever it comes."""
+    if options.text is not None and options.old_text is not None:
+        parser.error("give the text once, as it is or after --text")
+    text = options.text if options.old_text is None else options.old_text
+    if text is None:
+        parser.error("give a text, or - to read it from standard input")
+    try:
+        if options.text == "-":
+            text = sys.stdin.read()
+        # bytes that were not UTF-8 come from the shell, and on some systems from a pipe, as lone surrogates
+        text.encode()
+    except UnicodeError:
+        parser.error("the text is not UTF-8")
+    if not text.strip():
+        parser.error("the text is empty")
+    return text
+
+
 def _resolve_output(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Sets `options.output`, and checks what can be checked before a model is loaded."""
+    if options.output is not None and (options.output_filename or options.output_dir):
+        parser.error("-o takes the place of --output_filename and --output_dir: give one or the other")
     if options.output is None:
-        default = "bark_generation.wav" if options.output_dir else "speech.wav"
+        default = "speech.wav" if options.old_text is None else "bark_generation.wav"
         options.output = (options.output_dir or Path()) / (options.output_filename or default)
+    if options.output.suffix.lower() not in (".wav", ""):
+        parser.error(f"only WAV files are written, got {options.output}")
     if options.output_full and options.save_voice is None:
         options.save_voice = options.output.with_suffix(".npz")
-    if not options.output.parent.is_dir():
-        parser.error(f"folder {options.output.parent} does not exist")
     if options.save_voice and options.save_voice.suffix not in (".npz", ".safetensors"):
         parser.error(f"--save-voice must end in .npz or .safetensors, got {options.save_voice}")
+    if options.output_dir is not None:
+        try:
+            options.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--output_dir {options.output_dir}: {error.strerror}")
+    for path in (options.output, options.save_voice):
+        if path is not None:
+            _check_writable(parser, path)
 
 
-def _guarded(action: Any, *arguments: Any) -> int:
-    """Runs `action`; the errors that users can cause become one line on standard error."""
+def _check_writable(parser: argparse.ArgumentParser, path: Path) -> None:
+    if not path.parent.is_dir():
+        parser.error(f"folder {path.parent} does not exist")
+    if path.is_dir():
+        parser.error(f"{path} is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK):
+        parser.error(f"folder {path.parent} is not writable")
+
+
+def _guarded(action: Callable[..., None], *arguments: Any) -> int:
+    """Runs `action`; the errors that users can cause become a message on standard error."""
+    from safetensors import SafetensorError
+
     try:
         action(*arguments)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f"bark-tts: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"bark-tts: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _load_processor(options: argparse.Namespace) -> Any:
-    from . import BARK_NANO
-    from .processing_bark import BarkProcessor
+def _model_source(options: argparse.Namespace) -> str:
+    """Folder or Hub name of the checkpoint.
 
-    return BarkProcessor.from_pretrained(options.model or BARK_NANO)
+    Raises:
+        FileNotFoundError: it can only be a folder, and is none.
+    """
+    from . import BARK_NANO
+
+    source = options.model or BARK_NANO
+    local = os.path.isabs(source) or source.startswith(".") or source.count(os.sep) != 1
+    if local and not os.path.isdir(source):
+        raise FileNotFoundError(f"model folder {source} does not exist")
+    return source
 
 
 def _list_voices(options: argparse.Namespace) -> None:
-    for name in _load_processor(options).available_voice_presets:
+    from .processing_bark import BarkProcessor
+
+    for name in BarkProcessor.from_pretrained(_model_source(options)).available_voice_presets:
         print(name)
 
 
 def _generation_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = (
-        "temperature",
-        "semantic_temperature",
-        "coarse_temperature",
-        "fine_temperature",
-        "top_k",
-        "top_p",
-        "min_eos_p",
-    )
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    """The sampling options given; one that shapes a stage's sampling also turns it on there."""
+    names = ("temperature", "semantic_temperature", "coarse_temperature", "fine_temperature", "top_k", "top_p")
+    given = {name: getattr(options, name) for name in (*names, "min_eos_p") if getattr(options, name) is not None}
     if options.greedy:
-        given["do_sample"] = False
-    elif any("temperature" in name or name.startswith("top_") for name in given):
-        given["do_sample"] = True
+        return {**given, "do_sample": False}
+    for_both = given.keys() & {"temperature", "top_k", "top_p"}
+    for stage in ("semantic", "coarse"):
+        if for_both or f"{stage}_temperature" in given:
+            given[f"{stage}_do_sample"] = True
     return given
 
 
-def _speak(options: argparse.Namespace, started: float) -> None:
+def _device(name: str | None) -> Any:
+    """The device to compute on.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
     import torch
-    from transformers.utils import logging
 
-    from . import BARK_NANO, BarkModel, audio_files
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {error}") from error
+    return device
 
-    if options.quiet or not sys.stderr.isatty():
-        logging.disable_progress_bar()
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    processor = _load_processor(options)
+def _load_model(source: str, dtype: str, device: Any) -> Any:
+    """The model, whole.
+
+    Raises:
+        ValueError: a model of another type, or one that lacks weights: it would make noise.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    from .modeling_bark import BarkModel
+
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type != BarkModel.config_class.model_type:
+        raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
+    model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(f"{source} lacks {len(missing)} weights, {missing[0]} among them")
+    return model.to(device).eval()
+
+
+def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
+    """Model and inputs; the cheap parts first, so that mistakes show before the model is read."""
+    from .processing_bark import BarkProcessor
+
+    source = _model_source(options)
+    processor = BarkProcessor.from_pretrained(source)
     voice = processor.load_voice(options.voice)
-    model = BarkModel.from_pretrained(options.model or BARK_NANO, dtype=getattr(torch, options.dtype)).to(device).eval()
+    model = _load_model(source, options.dtype, device)
     length = model.generation_config.semantic_config.max_input_semantic_length
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"bark-tts: warning: {message}", file=sys.stderr)
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"bark-tts: warning: {message}", file=sys.stderr)
         inputs = processor(options.text, voice_preset=voice, max_length=length, device=device)
+    return model, inputs
+
+
+def _speak(options: argparse.Namespace, started: float) -> None:
+    from transformers.utils import logging
+
+    from . import audio_files
+
+    progress = False if options.quiet or options.no_progress else None
+    if progress is False or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    if options.quiet:
+        logging.set_verbosity_error()
+    model, inputs = _load(options, _device(options.device))
     before = time.perf_counter()
     output = model.generate(
         **inputs,
         **_generation_options(options),
         seed=options.seed,
-        progress=False if options.quiet else None,
+        progress=progress,
         return_dict_in_generate=True,
     )
+    audio = output.audio[0, : int(output.audio_lengths[0])].float().cpu()  # waits for the device
     computed = time.perf_counter() - before
-    if not int(output.audio_lengths[0]):
-        raise RuntimeError("the model ended before it said anything; try another --seed or a lower --min-eos-p")
+    if not len(audio):
+        raise RuntimeError("the model ended before it said anything; try another --seed or a higher --min-eos-p")
     rate = model.generation_config.sample_rate
-    audio_files.write_wav(options.output, output.audio[0], rate)
+    audio_files.write_wav(options.output, audio, rate)
     if options.save_voice:
         output.voice_preset(0).save(options.save_voice)
     if not options.quiet:
-        seconds = int(output.audio_lengths[0]) / rate
+        seconds = len(audio) / rate
         print(
             f"{options.output}: {seconds:.2f} s at {rate} Hz; real-time factor {computed / seconds:.2f} "
             f"({computed:.2f} s to generate, {time.perf_counter() - started:.2f} s in all)"

@@ -29,10 +29,10 @@ from .generation_configuration_bark import BarkGenerationConfig
 from .modeling_bark import BarkModel
 from .processing_bark import BarkProcessor
 from .vocabulary import (
-    CODEBOOK_SIZE,
     COARSE_INFER_TOKEN,
     COARSE_RATE_HZ,
     COARSE_SEMANTIC_PAD_TOKEN,
+    CODEBOOK_SIZE,
     MIN_EOS_P,
     N_COARSE_CODEBOOKS,
     N_FINE_CODEBOOKS,
@@ -42,6 +42,8 @@ from .vocabulary import (
     SEMANTIC_VOCAB_SIZE,
     TEXT_ENCODING_OFFSET,
     TEXT_PAD_TOKEN,
+    n_coarse_tokens,
+    semantic_to_coarse_ratio,
 )
 from .vocabulary import MAX_FINE_INPUT_LENGTH as CONTEXT_WINDOW_SIZE
 from .vocabulary import SEMANTIC_VOCAB_SIZE as SEMANTIC_PAD_TOKEN
@@ -325,7 +327,9 @@ def generate_coarse(
         stage.sliding_window_len if sliding_window_len is None else sliding_window_len,
     )
     pair = None if voice is None else (voice.semantic_prompt, voice.coarse_prompt)
-    n_tokens = n_coarse_tokens(len(semantic), semantic_to_coarse_ratio(config.semantic_config, stage), stage.n_coarse_codebooks)
+    n_tokens = n_coarse_tokens(
+        len(semantic), semantic_to_coarse_ratio(config.semantic_config, stage), stage.n_coarse_codebooks
+    )
     with _running("coarse") as model, Reporter(_bars(silent)).stage("coarse", n_tokens, 1) as advance:
         rows = _coarse(
             model,
@@ -383,7 +387,9 @@ def codec_decode(fine_tokens: np.ndarray) -> np.ndarray:
     codes = _tokens("fine_tokens", fine_tokens, 2, _stage("codec").config.codebook_size)
     with _running("codec") as model:
         if len(codes) > len(model.quantizer.layers):
-            raise ValueError(f"`fine_tokens` must have at most {len(model.quantizer.layers)} codebooks, got {len(codes)}")
+            raise ValueError(
+                f"`fine_tokens` must have at most {len(model.quantizer.layers)} codebooks, got {len(codes)}"
+            )
         return codec.decode(model, [codes])[0].float().cpu().numpy()
 
 
