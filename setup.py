@@ -27,21 +27,23 @@ RECIPE = [
     "soxr>=0.4",
     "speechmos>=0.0.1",
 ]
+SERVE: list[str] = []  # nothing is served yet
 TEST = [*CONVERT, *TRAIN, "pytest>=8", "pytest-xdist>=3.5"]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(
     name="transformers-bark",
     version=VERSION,
-    description="Bark text-to-audio for Hugging Face Transformers: exact, fast, trainable",
+    description="Bark text-to-audio for Hugging Face Transformers: generation, conversion and training",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "NOTICE"],
+    keywords="bark text-to-speech text-to-audio transformers encodec",
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"transformers_bark": ["assets/nano/*", "assets/nano/*/*", "py.typed"]},
+    package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
         "accelerate>=1.0",
         "huggingface_hub>=1.0",
@@ -53,10 +55,12 @@ setup(
         "tqdm>=4.66",
         "transformers>=5.23,<6",
     ],
-    extras_require={"convert": CONVERT, "train": TRAIN, "recipe": RECIPE, "serve": [], "test": TEST, "dev": DEV},
+    extras_require={"convert": CONVERT, "train": TRAIN, "recipe": RECIPE, "serve": SERVE, "test": TEST, "dev": DEV},
     entry_points={"console_scripts": ["bark-tts = transformers_bark.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: MIT License",
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
     ],
