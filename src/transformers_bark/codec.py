@@ -15,6 +15,11 @@ def frame_rate(config: Any) -> float:
     return config.sampling_rate / math.prod(config.upsampling_ratios)
 
 
+def n_codebooks(config: Any) -> int:
+    """Codebooks of an EnCodec config at its highest bandwidth."""
+    return config.num_quantizers
+
+
 def decode(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
     """Codes [codebook, frame] a row -> audio [samples] a row.
 

@@ -66,6 +66,17 @@ def n_coarse_tokens(n_semantic: int, ratio: float, n_codebooks: int) -> int:
     return int(round(math.floor(n_semantic * ratio / n_codebooks) * n_codebooks))
 
 
+def tokens_past(seconds: float, rate: float, most: int) -> int:
+    """The number of tokens, `rate` a second, that first exceed `seconds`; `most` at most.
+
+    Durations are added up token by token, as the original does: at 49.9 Hz, 499 tokens come out a hair over 10 s.
+    """
+    count, total = 0, 0.0
+    while count < most and total <= seconds:
+        count, total = count + 1, total + 1 / rate
+    return count
+
+
 def max_semantic_history(max_coarse_history: int, ratio: float) -> int:
     """Semantic tokens that cover the longest coarse history."""
     return int(math.floor(max_coarse_history / ratio))

@@ -32,6 +32,7 @@ class InPlaceLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.filled + key_states.shape[-2]
+        assert end <= self.room, f"cache has room for {self.room} positions, asked for {end}"
         self.keys[:, :, self.filled : end] = key_states
         self.values[:, :, self.filled : end] = value_states
         self.filled = end
@@ -45,6 +46,10 @@ class InPlaceLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return self.room
+
+    def reset(self) -> None:
+        """Empties the layer; its memory stays."""
+        self.filled = 0
 
     def keep(self, rows: Tensor) -> None:
         """Keeps these rows of the batch, in this order."""

@@ -104,6 +104,7 @@ def _window(
         row.n_done += len(tokens)
 
 
+@torch.no_grad()
 def generate_coarse(
     model: Any,
     semantic: Sequence[Tensor],

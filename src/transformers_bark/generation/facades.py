@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +17,18 @@ from ..generation_configuration_bark import (
     BarkGenerationConfig,
     BarkSemanticGenerationConfig,
 )
-from ..voices import as_history_rows
+from ..voices import VoicePreset, as_history_rows
 from .coarse import generate_coarse
-from .fine import generate_fine
-from .options import coarse_options, fine_options, semantic_options, split_options
+from .fine import count_windows, generate_fine
+from .options import (
+    CoarseOptions,
+    FineOptions,
+    SemanticOptions,
+    coarse_options,
+    fine_options,
+    semantic_options,
+    split_options,
+)
 from .output import BarkGenerateOutput
 from .progress import Reporter, StageCallback
 from .sampling import Draws
@@ -40,39 +49,17 @@ def speech(
     """Text ids [batch, length] -> audio, by way of every stage; see `BarkModel.generate`."""
     _check_text(input_ids, attention_mask)
     routed = split_options(options)
-    semantic_config, coarse_config = config.semantic_config, config.coarse_acoustics_config
-    fine_config, size = config.fine_acoustics_config, config.codebook_size
-    for_semantic = semantic_options(semantic_config, routed["semantic"])
-    for_coarse = coarse_options(coarse_config, routed["coarse"])
-    for_fine = fine_options(fine_config, routed["fine"])
-    batch = len(input_ids)
-    voices = as_history_rows(history_prompt, batch, model.device, config)
-    draws, report = Draws.from_seed(seed, batch), Reporter(progress, stage_callback)
+    stages = (config.semantic_config, config.coarse_acoustics_config, config.fine_acoustics_config)
+    # all options are read before the first stage works
+    for_semantic = semantic_options(stages[0], routed["semantic"])
+    for_coarse = coarse_options(stages[1], routed["coarse"])
+    for_fine = fine_options(stages[2], routed["fine"])
+    voices = as_history_rows(history_prompt, len(input_ids), model.device, config)
+    run = _Run(voices, config.codebook_size, Draws.from_seed(seed, len(voices)), Reporter(progress, stage_callback))
 
-    past = [voice.semantic_prompt if voice else None for voice in voices]
-    with report.stage("semantic", for_semantic.max_new_tokens, batch) as advance:
-        tokens = generate_semantic(
-            model.semantic, input_ids, attention_mask, past, semantic_config, for_semantic, draws, advance
-        )
-    ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
-    n_steps = max(vocabulary.n_coarse_tokens(len(t), ratio, coarse_config.n_coarse_codebooks) for t in tokens)
-    pairs = [(voice.semantic_prompt, voice.coarse_prompt) if voice else None for voice in voices]
-    with report.stage("coarse", n_steps, batch) as advance:
-        coarse_codes = generate_coarse(
-            model.coarse_acoustics, tokens, pairs, semantic_config, coarse_config, size, for_coarse, draws, advance
-        )
-    n_windows = -(-n_steps // coarse_config.n_coarse_codebooks // fine_config.max_fine_history_length)
-    with report.stage("fine", n_windows, batch) as advance:
-        codes = generate_fine(
-            model.fine_acoustics,
-            coarse_codes,
-            [voice.fine_prompt if voice else None for voice in voices],
-            fine_config,
-            size,
-            for_fine,
-            draws,
-            advance,
-        )
+    tokens = run.semantic(model.semantic, input_ids, attention_mask, stages[0], for_semantic)
+    coarse_codes = run.coarse(model.coarse_acoustics, tokens, stages[0], stages[1], for_coarse)
+    codes = run.fine(model.fine_acoustics, coarse_codes, stages[2], for_fine)
     audio = _decode(model, codes)
     return BarkGenerateOutput(
         audio=pad_sequence(audio, batch_first=True),
@@ -81,6 +68,50 @@ def speech(
         coarse_codes=coarse_codes,
         fine_codes=codes,
     )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the stages of one call share: a voice or None per row, the size of a codebook, draws and progress."""
+
+    voices: Sequence[VoicePreset | None]
+    codebook_size: int
+    draws: Draws
+    report: Reporter
+
+    @classmethod
+    def of_stage(
+        cls, options: Mapping[str, Any], history_prompt: Any, batch: int, device: torch.device, codebook_size: int = 0
+    ) -> tuple[_Run, dict[str, Any]]:
+        """For a sub-model's `generate`: takes `seed`, `progress` and `stage_callback` out of the options."""
+        own = dict(options)
+        draws = Draws.from_seed(own.pop("seed", None), batch)
+        report = Reporter(own.pop("progress", None), own.pop("stage_callback", None))
+        return cls(as_history_rows(history_prompt, batch, device), codebook_size, draws, report), own
+
+    def semantic(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor | None, config: Any, options: SemanticOptions
+    ) -> list[Tensor]:
+        past = [voice.semantic_prompt if voice else None for voice in self.voices]
+        with self.report.stage("semantic", options.max_new_tokens, len(past)) as advance:
+            return generate_semantic(model, input_ids, attention_mask, past, config, options, self.draws, advance)
+
+    def coarse(
+        self, model: Any, tokens: Sequence[Tensor], semantic_config: Any, config: Any, options: CoarseOptions
+    ) -> list[Tensor]:
+        pairs = [(voice.semantic_prompt, voice.coarse_prompt) if voice else None for voice in self.voices]
+        ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, config)
+        longest = max((len(row) for row in tokens), default=0)
+        total = vocabulary.n_coarse_tokens(longest, ratio, config.n_coarse_codebooks)
+        with self.report.stage("coarse", total, len(pairs)) as advance:
+            return generate_coarse(
+                model, tokens, pairs, semantic_config, config, self.codebook_size, options, self.draws, advance
+            )
+
+    def fine(self, model: Any, coarse_codes: Sequence[Tensor], config: Any, options: FineOptions) -> list[Tensor]:
+        past = [voice.fine_prompt if voice else None for voice in self.voices]
+        with self.report.stage("fine", count_windows(coarse_codes, past, config), len(past)) as advance:
+            return generate_fine(model, coarse_codes, past, config, self.codebook_size, options, self.draws, advance)
 
 
 def _check_text(input_ids: Tensor, attention_mask: Tensor | None) -> None:
@@ -105,14 +136,6 @@ def _decode(model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
     return audio
 
 
-def _stage_call(options: Mapping[str, Any], batch: int, stage: str, total: int) -> tuple[dict[str, Any], Draws, Any]:
-    """Splits the arguments that every stage takes from its sampling options."""
-    own = dict(options)
-    draws = Draws.from_seed(own.pop("seed", None), batch)
-    report = Reporter(own.pop("progress", None), own.pop("stage_callback", None))
-    return own, draws, report.stage(stage, total, batch)
-
-
 def _require(**configs: Any) -> None:
     for name, config in configs.items():
         if config is None:
@@ -131,13 +154,8 @@ def semantic(
     _require(semantic_generation_config=config)
     assert config is not None
     _check_text(input_ids, attention_mask)
-    own, draws, stage = _stage_call(options, len(input_ids), "semantic", config.max_new_tokens)
-    voices = as_history_rows(history_prompt, len(input_ids), model.device)
-    past = [voice.semantic_prompt if voice else None for voice in voices]
-    with stage as advance:
-        rows = generate_semantic(
-            model, input_ids, attention_mask, past, config, semantic_options(config, own), draws, advance
-        )
+    run, own = _Run.of_stage(options, history_prompt, len(input_ids), model.device)
+    rows = run.semantic(model, input_ids, attention_mask, config, semantic_options(config, own))
     return pad_sequence(rows, batch_first=True, padding_value=config.semantic_pad_token)
 
 
@@ -154,23 +172,10 @@ def coarse(
     """`BarkCoarseModel.generate`: padded coarse ids [batch, longest row], and the number of each row if asked for."""
     _require(semantic_generation_config=semantic_config, coarse_generation_config=coarse_config)
     assert semantic_config is not None and coarse_config is not None
-    pads = (semantic_config.semantic_pad_token, coarse_config.coarse_semantic_pad_token)
-    rows = [row[~torch.isin(row, row.new_tensor(pads))] for row in semantic_output]
-    own, draws, stage = _stage_call(options, len(rows), "coarse", 0)
-    voices = as_history_rows(history_prompt, len(rows), model.device)
-    pairs = [(voice.semantic_prompt, voice.coarse_prompt) if voice else None for voice in voices]
-    with stage as advance:
-        codes = generate_coarse(
-            model,
-            rows,
-            pairs,
-            semantic_config,
-            coarse_config,
-            codebook_size,
-            coarse_options(coarse_config, own),
-            draws,
-            advance,
-        )
+    # ids past the semantic tokens are the end and the pads of either stage
+    rows = [row[row < semantic_config.semantic_vocab_size] for row in semantic_output]
+    run, own = _Run.of_stage(options, history_prompt, len(rows), model.device, codebook_size)
+    codes = run.coarse(model, rows, semantic_config, coarse_config, coarse_options(coarse_config, own))
     ids = [vocabulary.coarse_ids(row, semantic_config.semantic_vocab_size, codebook_size) for row in codes]
     padded = pad_sequence(ids, batch_first=True, padding_value=coarse_config.coarse_semantic_pad_token)
     return (padded, torch.tensor([len(row) for row in ids])) if return_output_lengths else padded
@@ -196,17 +201,6 @@ def fine(
     first, n_codebooks = semantic_config.semantic_vocab_size, coarse_config.n_coarse_codebooks
     rows = [row[row < first + n_codebooks * codebook_size] for row in coarse_output]
     codes = [vocabulary.coarse_codes(row, n_codebooks, first, codebook_size) for row in rows]
-    own, draws, stage = _stage_call(options, len(rows), "fine", 0)
-    voices = as_history_rows(history_prompt, len(rows), model.device)
-    with stage as advance:
-        filled = generate_fine(
-            model,
-            codes,
-            [voice.fine_prompt if voice else None for voice in voices],
-            fine_config,
-            codebook_size,
-            fine_options(fine_config, own),
-            draws,
-            advance,
-        )
+    run, own = _Run.of_stage(options, history_prompt, len(rows), model.device, codebook_size)
+    filled = run.fine(model, codes, fine_config, fine_options(fine_config, own))
     return pad_sequence([row.T for row in filled], batch_first=True).transpose(1, 2)

@@ -56,7 +56,7 @@ def _predict(logits: Tensor, rows: Sequence[_Row], first: Sequence[int], options
     uniforms = torch.zeros(logits.shape[:2], dtype=torch.float64)
     for target, row, start in zip(uniforms, rows, first, strict=True):
         target[start:] = draws.uniforms("fine", row.index, length - start)
-    return choose(probabilities(logits, options), uniforms.to(logits.device))
+    return choose(probabilities(logits, options), uniforms)
 
 
 def _fill_windows(
@@ -83,6 +83,18 @@ def _fill_windows(
         row.codes[start + offset : start + length] = codes[offset:]
 
 
+def count_windows(coarse: Sequence[Tensor], histories: Sequence[Tensor | None], config: Any) -> int:
+    """Windows of the row that needs the most: coarse codes and voice codes a row, [codebook, frame] each."""
+    length, hop = config.max_fine_input_length, config.max_fine_history_length
+    counts = [
+        len(plan_windows(codes.shape[1], 0 if voice is None else min(voice.shape[1], hop), length, hop))
+        for codes, voice in zip(coarse, histories, strict=True)
+        if codes.shape[1]
+    ]
+    return max(counts, default=0)
+
+
+@torch.no_grad()
 def generate_fine(
     model: Any,
     coarse: Sequence[Tensor],

@@ -10,9 +10,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 STAGES = ("semantic", "coarse", "fine")
+
+
+def _check(name: str, value: Any, allowed: bool, rule: str) -> None:
+    if not allowed:
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
+
+
+def _number(value: Any, kind: type = Real) -> bool:
+    """Whether the value is a number; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class SamplingOptions:
         do_sample: False takes the most probable token.
         temperature: divides the logits; None is 1.
         top_k: only the most probable so many; None or 0 for all.
-        top_p: only the most probable that together reach this probability; None or 1 for all.
+        top_p: only the most probable that together reach this probability, one at least; None or 1 for all.
 
     Raises:
         ValueError: a value outside its range.
@@ -35,14 +46,13 @@ class SamplingOptions:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(
-                f"`temperature` must be positive, got {self.temperature}; for greedy decoding use do_sample=False"
-            )
-        if self.top_k is not None and (int(self.top_k) != self.top_k or self.top_k < 0):
-            raise ValueError(f"`top_k` must be a whole number of at least 0, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` must be in (0, 1], got {self.top_p}")
+        _check("do_sample", self.do_sample, isinstance(self.do_sample, bool), "True or False")
+        if (t := self.temperature) is not None:
+            _check("temperature", t, _number(t) and t > 0, "a positive number (do_sample=False is greedy)")
+        if (k := self.top_k) is not None:
+            _check("top_k", k, _number(k, Integral) and k >= 0, "a whole number of at least 0")
+        if (p := self.top_p) is not None:
+            _check("top_p", p, _number(p) and 0 <= p <= 1, "in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,13 @@ class SemanticOptions(SamplingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_eos_p is not None and not 0 <= self.min_eos_p <= 1:
-            raise ValueError(f"`min_eos_p` must be in [0, 1], got {self.min_eos_p}")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"`max_new_tokens` must be at least 1, got {self.max_new_tokens}")
-        if self.max_gen_duration_s is not None and not self.max_gen_duration_s > 0:
-            raise ValueError(f"`max_gen_duration_s` must be positive, got {self.max_gen_duration_s}")
+        if (p := self.min_eos_p) is not None:
+            _check("min_eos_p", p, _number(p) and 0 <= p <= 1, "in [0, 1]")
+        n, early, seconds = self.max_new_tokens, self.allow_early_stop, self.max_gen_duration_s
+        _check("max_new_tokens", n, _number(n, Integral) and n >= 1, "a whole number of at least 1")
+        _check("allow_early_stop", early, isinstance(early, bool), "True or False")
+        if seconds is not None:
+            _check("max_gen_duration_s", seconds, _number(seconds) and seconds > 0, "a positive number")
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ class CoarseOptions(SamplingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("max_coarse_history", "sliding_window_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+            n = getattr(self, name)
+            _check(name, n, _number(n, Integral) and n >= 1, "a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -165,10 +176,10 @@ def coarse_options(config: Any, given: Mapping[str, Any]) -> CoarseOptions:
 def fine_options(config: Any, given: Mapping[str, Any]) -> FineOptions:
     """The fine generation config with the caller's options over it.
 
-    A temperature samples and None is greedy, unless the caller says `do_sample`; the config's `do_sample` is not read,
+    A temperature samples, None is greedy, and so is `do_sample=False` of the caller; the config's `do_sample` is not read,
     since the Hub's files say False beside a temperature that is meant.
     """
-    merged = _merge("fine", None, given)
-    merged.setdefault("temperature", config.temperature)
-    merged.setdefault("do_sample", merged["temperature"] is not None)
+    merged = {"temperature": config.temperature, "do_sample": True, **_merge("fine", None, given)}
+    if merged["temperature"] is None:
+        merged["do_sample"] = False
     return FineOptions(**merged)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,8 +38,10 @@ def _keep_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 def choose(probs: Tensor, uniforms: Tensor) -> Tensor:
     """The token at which the cumulative probability passes the uniform: probs [..., token], uniforms [...] -> int64 [...]."""
+    if probs.device.type == "mps":  # no float64 there
+        return choose(probs.cpu(), uniforms.cpu()).to(probs.device)
     cumulative = probs.double().cumsum(-1)
-    target = uniforms.to(cumulative)[..., None] * cumulative[..., -1:]
+    target = uniforms.to(cumulative.device, torch.float64)[..., None] * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp_max(probs.shape[-1] - 1)
 
 
@@ -61,14 +65,11 @@ class Draws:
         """
         if seed is None:
             return cls()
-        seeds = [seed] * batch_size if isinstance(seed, int) else list(seed)
+        seeds = [_whole(value) for value in seed] if isinstance(seed, Iterable) else [_whole(seed)] * batch_size
         if len(seeds) != batch_size:
             raise ValueError(f"`seed` must be one number or one per row, got {len(seeds)} for {batch_size} rows")
-        for value in seeds:
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"`seed` must be whole numbers, got {value!r}")
-            if value < 0:
-                raise ValueError(f"`seed` must not be negative, got {value}")
+        if min(seeds) < 0:
+            raise ValueError(f"`seed` must not be negative, got {min(seeds)}")
         return cls(tuple({s: _generator(value, index) for index, s in enumerate(STAGES)} for value in seeds))
 
     def uniforms(self, stage: str, row: int, count: int) -> Tensor:
@@ -85,7 +86,17 @@ class Draws:
     def choose(self, stage: str, rows: Sequence[int], probs: Tensor) -> Tensor:
         """One sampled token a row: probs [row, token] -> int64 [row]."""
         uniforms = torch.cat([self.uniforms(stage, row, 1) for row in rows])
-        return choose(probs, uniforms.to(probs.device))
+        return choose(probs, uniforms)
+
+
+def _whole(seed: Any) -> int:
+    """A seed of any integer type, numpy's included."""
+    try:
+        if isinstance(seed, bool):
+            raise TypeError
+        return operator.index(seed)
+    except TypeError:
+        raise TypeError(f"`seed` must be whole numbers, got {seed!r}") from None
 
 
 def _generator(seed: int, stage: int) -> torch.Generator:

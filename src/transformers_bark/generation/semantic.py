@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import vocabulary
 from . import decoding
 from .options import SemanticOptions
 from .progress import Advance, ignore
@@ -49,6 +50,7 @@ def _prompt_embeds(model: Any, text: Tensor, history: Tensor, config: Any) -> Te
     return torch.cat([embed(text) + embed(history), embed(infer)], dim=1)
 
 
+@torch.no_grad()
 def generate_semantic(
     model: Any,
     input_ids: Tensor,
@@ -74,26 +76,19 @@ def generate_semantic(
         ValueError: an id outside the vocabulary, or more tokens asked for than the model has positions.
     """
     text = text_prompt(input_ids.to(model.device), attention_mask_on(attention_mask, model.device), config)
-    if int(text.max()) >= model.config.input_vocab_size or int(input_ids.min()) < 0:
-        raise ValueError(
-            f"`input_ids` reach from {int(input_ids.min())} to {int(input_ids.max())}, the model has room for "
-            f"0 to {model.config.input_vocab_size - config.text_encoding_offset - 1}"
-        )
-    _check_room(model, config, options)
+    _check_text(text, model, config)
+    limit = _limit(model, config, options)
     prompt = _prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
-    logits, state = decoding.prefill(model, list(prompt), options.max_new_tokens)
+    logits, state = decoding.prefill(model, list(prompt), limit)
     rows = list(range(len(prompt)))
     tokens: list[list[int]] = [[] for _ in rows]
-    for _ in range(options.max_new_tokens):
+    for turn in range(limit):
         chosen, ended = _next_tokens(logits, rows, config, options, draws)
-        going = []
-        for index, row in enumerate(rows):
-            if not ended[index]:
-                tokens[row].append(chosen[index])
-                if not _at_limit(len(tokens[row]), config, options):
-                    going.append(index)
+        going = [index for index in range(len(rows)) if not ended[index]]
+        for index in going:
+            tokens[rows[index]].append(chosen[index])
         advance(1)
-        if not going:
+        if not going or turn == limit - 1:
             break
         rows = [rows[index] for index in going]
         state = decoding.keep_rows(state, going)
@@ -108,7 +103,18 @@ def attention_mask_on(attention_mask: Tensor | None, device: torch.device) -> Te
     return None if attention_mask is None else attention_mask.to(device)
 
 
-def _check_room(model: Any, config: Any, options: SemanticOptions) -> None:
+def _check_text(text: Tensor, model: Any, config: Any) -> None:
+    """Checks the ids of the semantic model: each is text of the model's vocabulary, or the text pad."""
+    offset, size = config.text_encoding_offset, model.config.input_vocab_size
+    bad = (text != config.text_pad_token) & ((text < offset) | (text >= size))
+    if bad.any():
+        raise ValueError(
+            f"`input_ids` hold {int(text[bad][0]) - offset}, the model has room for 0 to {size - offset - 1}"
+        )
+
+
+def _limit(model: Any, config: Any, options: SemanticOptions) -> int:
+    """Most tokens of a row: by number or by seconds of audio."""
     # the last token is never fed back, so it needs no position
     needed = config.max_input_semantic_length + options.max_new_tokens
     if needed > model.config.block_size:
@@ -116,6 +122,9 @@ def _check_room(model: Any, config: Any, options: SemanticOptions) -> None:
             f"`max_new_tokens` is {options.max_new_tokens}, the model has positions for "
             f"{model.config.block_size - config.max_input_semantic_length}"
         )
+    if options.max_gen_duration_s is None:
+        return options.max_new_tokens
+    return vocabulary.tokens_past(options.max_gen_duration_s, config.semantic_rate_hz, options.max_new_tokens)
 
 
 def _next_tokens(
@@ -133,8 +142,3 @@ def _next_tokens(
     if options.allow_early_stop and options.min_eos_p is not None:
         ended = ended | (probs[:, -1] >= options.min_eos_p)
     return chosen.tolist(), ended.tolist()
-
-
-def _at_limit(count: int, config: Any, options: SemanticOptions) -> bool:
-    seconds = options.max_gen_duration_s
-    return count >= options.max_new_tokens or (seconds is not None and count / config.semantic_rate_hz > seconds)
