@@ -82,6 +82,36 @@ def test_model_card(checkpoint: Path, tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == "mine", "a card that is there stays"
 
 
+@pytest.mark.parametrize("way", ["push_to_hub", "save_pretrained"])
+def test_the_card_goes_along_to_the_hub(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    from types import SimpleNamespace
+
+    from huggingface_hub import ModelCard
+    from transformers import modeling_utils
+    from transformers.utils import hub as transformers_hub
+
+    sent: dict[str, str] = {}
+
+    def upload(self: BarkModel, folder: str, *args: object, **kwargs: object) -> None:
+        sent.update({path.name: path.read_text(errors="replace") for path in Path(folder).iterdir() if path.is_file()})
+
+    api = SimpleNamespace(create_repo=lambda *a, **k: SimpleNamespace(repo_id="me/bark"))
+    generic = "---\nlibrary_name: transformers\n---\nThis card has been automatically generated."
+    monkeypatch.setattr(transformers_hub.PushToHubMixin, "_upload_modified_files", upload)
+    monkeypatch.setattr(transformers_hub, "hf_api", lambda: api)
+    monkeypatch.setattr(modeling_utils, "hf_api", lambda: api)
+    monkeypatch.setattr(transformers_hub, "create_and_tag_model_card", lambda *a, **k: ModelCard(generic))
+    model = BarkModel.from_pretrained(checkpoint)
+    if way == "push_to_hub":
+        model.push_to_hub("me/bark")
+    else:
+        model.save_pretrained(tmp_path / "bark", push_to_hub=True)
+    assert "pipeline_tag: text-to-speech" in sent["README.md"]
+    assert {"config.json", "generation_config.json", "model.safetensors"} <= set(sent)
+
+
 def test_auto_map_finds_the_installed_package(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "remote"
     BarkModel.from_pretrained(checkpoint).save_pretrained(folder, auto_map=True)

@@ -66,14 +66,14 @@ def write_model_card(
     body: str | None = None,
     **metadata: Any,
 ) -> Path:
-    """Writes `README.md` with the Hub's front matter, unless the folder has one.
+    """Writes `README.md` with the Hub's front matter, unless the folder has one that says more than the generic card does.
 
     Args:
         body: text after the front matter, in place of the usual one.
         metadata: more fields of `huggingface_hub.ModelCardData`.
     """
     path = Path(folder) / "README.md"
-    if path.exists():
+    if path.exists() and not _is_generic(path):
         return path
     data = ModelCardData(
         language=list(languages),
@@ -90,6 +90,12 @@ def write_model_card(
         content = f"---\n{data.to_yaml()}\n---\n\n{body}"
     ModelCard(content).save(path)
     return path
+
+
+def _is_generic(path: Path) -> bool:
+    """Whether a card is the one that Transformers makes up when it uploads a folder."""
+    text = path.read_text(encoding="utf-8")
+    return "has been automatically generated" in text and "pipeline_tag" not in text
 
 
 def write_auto_map(folder: str | Path) -> None:

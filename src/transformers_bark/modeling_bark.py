@@ -120,6 +120,11 @@ class BarkAttention(nn.Module):
         output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
         return self.resid_dropout(self.out_proj(output.flatten(-2))), weights
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Takes stock's state dict too, which holds the causal mask under the name `bias`."""
+        state_dict.pop(f"{prefix}bias", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
 
 class BarkMLP(nn.Module):
     """Feed-forward of four times the width."""
@@ -212,12 +217,17 @@ class BarkPreTrainedModel(PreTrainedModel):
             tuple(attentions) if output_attentions else None,
         )
 
-    def _embed_positions(self, inputs_embeds: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
-        """inputs_embeds [batch, length, hidden] plus the embedding of each position."""
-        weight = self.position_embeds_layer.weight
+    def _embed_positions(
+        self, inputs_embeds: Tensor, position_ids: Tensor | None = None, past: int | Tensor = 0
+    ) -> Tensor:
+        """inputs_embeds [batch, length, hidden] plus the embedding of each position.
+
+        The length of a static cache is a tensor and stays on its device: its own room bounds it.
+        """
+        weight, length = self.position_embeds_layer.weight, inputs_embeds.shape[1]
         if position_ids is None:
-            position_ids = torch.arange(past, past + inputs_embeds.shape[1], device=weight.device)[None]
-        if past + inputs_embeds.shape[1] > weight.shape[0] and int(position_ids.max()) >= weight.shape[0]:
+            position_ids = (torch.arange(length, device=weight.device) + past)[None]
+        if isinstance(past, int) and past + length > weight.shape[0] and int(position_ids.max()) >= weight.shape[0]:
             raise ValueError(
                 f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}"
             )
@@ -297,12 +307,14 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
         )
         if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ValueError("`labels` need the logits of all positions: leave `logits_to_keep` out")
-        use_cache = use_cache and not (self.training and (self.gradient_checkpointing or labels is not None))
+        if self.training and self.gradient_checkpointing:  # the blocks would run, and write, twice
+            use_cache, past_key_values = False, None
+        use_cache = use_cache and not (self.training and labels is not None)
         if inputs_embeds is None:
             inputs_embeds = self.input_embeds_layer(input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
         embeds = self._embed_positions(inputs_embeds, position_ids, past)
         mask = create_causal_mask(self.config, embeds, attention_mask, past_key_values)
         hidden, depths, attentions = self._run_blocks(
@@ -476,7 +488,7 @@ class BarkFineModel(BarkPreTrainedModel):
         )
         if inputs_embeds is None:
             inputs_embeds = self._embed_codes(input_ids, codebook_idx)
-        embeds = self._embed_positions(inputs_embeds, position_ids, 0)
+        embeds = self._embed_positions(inputs_embeds, position_ids)
         mask = create_bidirectional_mask(self.config, embeds, attention_mask)
         hidden, depths, attentions = self._run_blocks(embeds, mask, None, output_attentions, output_hidden_states)
         logits = self.lm_heads[codebook_idx - given](hidden)
@@ -547,19 +559,31 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
 
     @property
     def generation_config(self) -> BarkGenerationConfig:
-        """Always typed: whatever Transformers sets when it loads a folder is converted."""
+        """Always typed: whatever Transformers sets when it loads a folder is converted.
+
+        Setting one raises a `ValueError` where the models have no room for its tokens and windows.
+        """
         return self._generation_config
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        self._generation_config = BarkGenerationConfig.typed(value)
+        typed = BarkGenerationConfig.typed(value)
+        if BarkGenerationConfig.names_stages(value):
+            check_compatible(self.config, typed)
+        self._generation_config = typed
 
-    def enable_cpu_offload(self, accelerator_id: int | None = 0, device: torch.device | str | None = None) -> None:
+    def enable_cpu_offload(
+        self,
+        accelerator_id: int | None = 0,
+        device: torch.device | str | None = None,
+        gpu_id: int | None = None,
+    ) -> None:
         """Keeps the sub-models on the CPU and moves each to the accelerator while it works.
 
         Args:
             accelerator_id: which accelerator.
             device: execution device, in place of the accelerator.
+            gpu_id: former name of `accelerator_id`.
 
         Raises:
             RuntimeError: there is no accelerator and no `device` is given.
@@ -567,10 +591,10 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         from accelerate import cpu_offload_with_hook
 
         if device is None:
-            accelerator = torch.accelerator.current_accelerator()
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
             if accelerator is None:
                 raise RuntimeError("`enable_cpu_offload` needs an accelerator, and none was found")
-            device = torch.device(accelerator.type, accelerator_id or 0)
+            device = torch.device(accelerator.type, (accelerator_id if gpu_id is None else gpu_id) or 0)
         self.to("cpu")
         # the prompt's embeddings are looked up before the semantic model itself runs
         cpu_offload_with_hook(self.semantic.input_embeds_layer, device)
@@ -644,9 +668,15 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             auto_map: also write the files that let `trust_remote_code=True` find this package.
         """
         super().save_pretrained(save_directory, *args, **kwargs)
+        # a folder on its way to the Hub got its card before the upload
         hub.write_model_card(save_directory, self.generation_config.sample_rate)
         if auto_map:
             hub.write_auto_map(save_directory)
+
+    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+        """Uploads with our card in place of the generic one."""
+        hub.write_model_card(working_dir, self.generation_config.sample_rate)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
 
 __all__ = [
