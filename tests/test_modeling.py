@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, StaticCache, Trainer, TrainingArguments
 from transformers.models.bark import modeling_bark as stock
 
 from tests.tiny import odd_sizes, tiny_model
 from transformers_bark import BarkConfig, BarkFineModel, BarkGenerationConfig, BarkModel, BarkSemanticModel
+from transformers_bark.modeling_bark import BarkCausalModel
 
 
 def ids(length: int = 20, seed: int = 0) -> torch.Tensor:
@@ -21,6 +22,70 @@ def ids(length: int = 20, seed: int = 0) -> torch.Tensor:
 
 def codes(length: int = 12) -> torch.Tensor:
     return torch.randint(0, 32, (2, length, 4), generator=torch.Generator().manual_seed(0))
+
+
+def stock_twin(model: BarkModel) -> stock.BarkModel:
+    """Stock's model with the same weights."""
+    twin = stock.BarkModel(stock.BarkConfig(**model.config.to_dict())).eval()
+    masks = {name: mask for name, mask in twin.state_dict().items() if name.endswith(".attn.bias")}
+    twin.load_state_dict({**model.state_dict(), **masks})
+    return twin
+
+
+def padding(kind: str, length: int = 20) -> torch.Tensor | None:
+    """A mask over two rows: none, all ones, or with padding at one side of the second."""
+    mask = torch.ones(2, length, dtype=torch.long)
+    if kind != "ones":
+        mask[1, slice(0, 6) if kind == "left" else slice(length - 6, length)] = 0
+    return None if kind == "none" else mask
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", ["none", "ones", "left", "right"])
+@pytest.mark.parametrize("part", ["semantic", "coarse_acoustics"])
+def test_causal_logits_equal_stock(part: str, kind: str, attention: str) -> None:
+    model, mask = tiny_model(), padding(kind)
+    wanted = getattr(stock_twin(model), part)(ids(), attention_mask=mask, output_hidden_states=True)
+    model.set_attn_implementation(attention)
+    ours = getattr(model, part)(ids(), attention_mask=mask, output_hidden_states=True)
+    real = torch.ones(2, 20, dtype=torch.bool) if mask is None else mask.bool()
+    assert torch.allclose(ours.logits[real], wanted.logits[real], atol=1e-5)
+    for first, second in zip(ours.hidden_states, wanted.hidden_states, strict=True):
+        assert torch.allclose(first[real], second[real], atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", ["none", "ones", "left", "right"])
+def test_fine_logits_equal_stock(kind: str, attention: str) -> None:
+    model, mask = tiny_model(), padding(kind, 12)
+    twin = stock_twin(model).fine_acoustics
+    model.set_attn_implementation(attention)
+    real = torch.ones(2, 12, dtype=torch.bool) if mask is None else mask.bool()
+    for codebook in (1, 2, 3):
+        wanted = twin(codebook, codes(), attention_mask=mask).logits
+        ours = model.fine_acoustics(codebook, codes(), attention_mask=mask).logits
+        assert torch.allclose(ours[real], wanted[real], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions_stay_near_stock(dtype: torch.dtype) -> None:
+    model = tiny_model()
+    wanted = stock_twin(model).semantic(ids()).logits
+    ours = model.to(dtype).semantic(ids()).logits
+    assert ours.dtype == dtype
+    error = (ours.float() - wanted).abs().max() / wanted.abs().max()
+    assert error < (1e-5 if dtype == torch.float64 else 0.05)
+
+
+def test_stocks_state_dict_loads_with_its_masks() -> None:
+    model = tiny_model()
+    state = stock_twin(model).state_dict()
+    assert any(name.endswith("attn.bias") for name in state)
+    fresh = BarkModel(model.config).eval()
+    before = set(state)
+    fresh.load_state_dict(state)
+    assert torch.equal(fresh.semantic(ids()).logits, model.semantic(ids()).logits)
+    assert set(state) == before, "the caller's state dict stays as it was"
 
 
 @pytest.mark.parametrize("part", ["semantic", "coarse_acoustics"])
@@ -73,6 +138,42 @@ def test_any_cache_equals_none(attention: str, kind: str) -> None:
         cache = output.past_key_values
         logits.append(output.logits)
     assert torch.allclose(torch.cat(logits, dim=1)[:, 4:], whole.logits[:, 4:], atol=1e-5)
+
+
+def test_cached_steps_with_padding_equal_stock() -> None:
+    model, mask = tiny_model(), padding("left")
+    wanted = stock_twin(model).semantic(ids(), attention_mask=mask).logits
+    cache, logits = None, []
+    for start, end in ((0, 10), (10, 11), (11, 12), (12, 20)):
+        output = model.semantic(ids()[:, start:end], attention_mask=mask[:, :end], past_key_values=cache)
+        cache = output.past_key_values
+        logits.append(output.logits)
+    assert torch.allclose(torch.cat(logits, dim=1)[mask.bool()], wanted[mask.bool()], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_step_compiles_as_one_graph() -> None:
+    model = tiny_model().semantic
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    whole = model(ids()).logits
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    with torch.no_grad():
+        first = model(ids()[:, :10], past_key_values=cache, use_cache=True).logits
+        steps = [compiled(ids()[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(10, 20)]
+    assert torch.allclose(torch.cat([first, *steps], dim=1), whole, atol=1e-5)
+
+
+def test_transformers_own_generate_runs_the_causal_model() -> None:
+    source = tiny_model().semantic
+    model = BarkCausalModel(source.config).eval()
+    model.load_state_dict(source.state_dict())
+    made = model.generate(ids(5), max_new_tokens=6, do_sample=False, pad_token_id=0)
+    wanted = ids(5)
+    for _ in range(6):
+        wanted = torch.cat([wanted, model(wanted).logits[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(made, wanted)
+    beams = model.generate(ids(5), max_new_tokens=4, num_beams=2, do_sample=False, pad_token_id=0)
+    assert beams.shape == (2, 9)
 
 
 def test_causal_models_do_not_look_ahead_and_the_fine_model_does() -> None:
@@ -144,6 +245,54 @@ def test_fine_heads_are_tied_and_causal_heads_are_not(tmp_path: Path) -> None:
     assert torch.equal(BarkFineModel.from_pretrained(alone)(1, codes()).logits, model.fine_acoustics(1, codes()).logits)
 
 
+def test_training_leaves_a_cache_alone_under_checkpointing() -> None:
+    model = tiny_model().semantic.train()
+    model.gradient_checkpointing_enable()
+    cache = DynamicCache(config=model.config)
+    output = model(ids(), past_key_values=cache, use_cache=True)
+    assert output.past_key_values is None and cache.get_seq_length() == 0
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    labels = ids(seed=1) % 41
+    labels[0, :15] = -100  # rows of different weight: only a count over both gives the whole batch's mean
+    rows = [{"input_ids": row, "labels": label} for row, label in zip(ids(), labels, strict=True)]
+    after = []
+    for size in (1, 2):
+        model = tiny_model().semantic
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / str(size)),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=2 // size,
+            max_steps=1,
+            learning_rate=1.0,
+            optim="sgd",
+            max_grad_norm=0.0,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        Trainer(model=model, args=arguments, train_dataset=rows).train()
+        after.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.allclose(*after, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["semantic", "coarse_acoustics", "fine_acoustics"])
+def test_a_sub_model_loads_from_the_whole_ones_folder(checkpoint: Path, part: str) -> None:
+    whole = getattr(BarkModel.from_pretrained(checkpoint), part)
+    alone, report = type(whole).from_pretrained(checkpoint, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert all(torch.equal(value, alone.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_attention_is_chosen_when_a_model_is_loaded(checkpoint: Path) -> None:
+    assert BarkModel.from_pretrained(checkpoint).semantic.config._attn_implementation == "sdpa"
+    eager = BarkModel.from_pretrained(checkpoint, attn_implementation="eager")
+    assert {part.config._attn_implementation for part in (eager.semantic, eager.fine_acoustics)} == {"eager"}
+    assert BarkModel._supports_flash_attn and not any("attn.bias" in name for name in eager.state_dict())
+
+
 def test_resizing_embeddings() -> None:
     model = tiny_model()
     before = model.semantic(ids()).logits
@@ -179,7 +328,7 @@ def test_loading_in_half_precision_and_on_a_device(checkpoint: Path, dtype: torc
 
 def test_offload_runs_and_frees(checkpoint: Path) -> None:
     model, plain = BarkModel.from_pretrained(checkpoint), BarkModel.from_pretrained(checkpoint)
-    if torch.accelerator.current_accelerator() is None:
+    if not torch.accelerator.is_available():
         with pytest.raises(RuntimeError, match="accelerator"):
             model.enable_cpu_offload()
     model.enable_cpu_offload(device="cpu")
@@ -195,7 +344,24 @@ def test_the_generation_config_is_always_typed(checkpoint: Path, tmp_path: Path)
     (tmp_path / "generation_config.json").unlink()
     bare = BarkModel.from_pretrained(tmp_path)
     assert isinstance(bare.generation_config, BarkGenerationConfig)
+    assert bare.generation_config.to_dict() == BarkGenerationConfig().to_dict()
     assert isinstance(BarkModel(model.config).generation_config, BarkGenerationConfig)
+    given = BarkModel.from_pretrained(checkpoint, generation_config=model.generation_config)
+    assert given.generation_config.to_dict() == model.generation_config.to_dict()
+    stock_twin(model).save_pretrained(tmp_path / "stock")
+    assert isinstance(BarkModel.from_pretrained(tmp_path / "stock").generation_config, BarkGenerationConfig)
+
+
+def test_a_generation_config_without_room_is_refused_when_it_meets_the_model(checkpoint: Path, tmp_path: Path) -> None:
+    model = BarkModel.from_pretrained(checkpoint)
+    before = model.generation_config
+    with pytest.raises(ValueError, match="semantic_config.input_vocab_size.*120.*129600"):
+        model.generation_config = BarkGenerationConfig()
+    assert model.generation_config is before
+    model.save_pretrained(tmp_path)
+    BarkGenerationConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="semantic_config.input_vocab_size.*120.*129600"):
+        BarkModel.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

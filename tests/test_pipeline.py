@@ -72,7 +72,7 @@ def test_batches_equal_single_texts(synthesiser: BarkTextToSpeechPipeline, size:
 
 def test_any_iterable_and_the_old_way_to_give_a_voice(synthesiser: BarkTextToSpeechPipeline) -> None:
     options = {"seed": 5}
-    first = synthesiser((text for text in ["hello"]), voice_preset=NAME, generate_kwargs=options)
+    first = list(synthesiser((text for text in ["hello"]), voice_preset=NAME, generate_kwargs=options))
     second = synthesiser(["hello"], preprocess_params={"voice_preset": NAME}, forward_params=options)
     assert np.array_equal(first[0]["audio"], second[0]["audio"])
     plain = synthesiser(["hello"], forward_params=options)

@@ -180,6 +180,7 @@ def test_hub_options_reach_every_file(checkpoint: Path, monkeypatch: pytest.Monk
     processor.load_voice(NAME)
     assert [file for _, file, _ in calls] == [
         "speaker_embeddings_path.json",
+        "generation_config.json",
         *(f"speaker_embeddings/{NAME}_{part}.npy" for part in ("semantic_prompt", "coarse_prompt", "fine_prompt")),
     ]
     assert all(source == "someone/bark" and given == options for source, _, given in calls)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from typing import Any, ClassVar
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from . import vocabulary
 from .configuration_bark import BarkConfig
 
 
 class _StageGenerationConfig(GenerationConfig):
-    """A stage's config: sampling fields of `GenerationConfig` plus the stage's own, given by `_own`."""
+    """A stage's config: sampling fields of `GenerationConfig` plus the stage's own, given by `_own`.
+
+    None is the default of an own field, but for `temperature`, where it has a meaning.
+    """
 
     model_type: ClassVar[str]
     _own: ClassVar[dict[str, Any]]
@@ -20,7 +23,12 @@ class _StageGenerationConfig(GenerationConfig):
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("model_type", None)
-        super().__init__(**{**self._own, **kwargs})
+        given = {
+            name: value
+            for name, value in kwargs.items()
+            if value is not None or name == "temperature" or name not in self._own
+        }
+        super().__init__(**{**self._own, **given})
         for name in self._positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
@@ -77,6 +85,13 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
     def __init__(self, **kwargs: Any) -> None:
         pad = kwargs.pop("semantic_pad_token", None)
         super().__init__(**kwargs)
+        if not isinstance(self.eos_token_id, int):
+            raise TypeError(f"`eos_token_id` must be one id, got {self.eos_token_id!r}")
+        if self.text_encoding_offset < self.semantic_vocab_size:
+            raise ValueError(
+                f"`text_encoding_offset` is {self.text_encoding_offset}, but the semantic tokens take the ids up to "
+                f"{self.semantic_vocab_size - 1}"
+            )
         self.semantic_pad_token = self.eos_token_id if pad is None else pad
 
 
@@ -170,6 +185,10 @@ class BarkGenerationConfig(GenerationConfig):
         semantic_config, coarse_acoustics_config, fine_acoustics_config: dict or config object; None for the defaults.
         sample_rate: samples per second of the audio.
         codebook_size: codes in each codebook.
+
+    Raises:
+        TypeError: a stage's config of another kind.
+        ValueError: ids of the coarse stage that mean two things, or fewer codebooks in all than in the coarse stage.
     """
 
     model_type = "bark"
@@ -193,12 +212,31 @@ class BarkGenerationConfig(GenerationConfig):
         **kwargs: Any,
     ) -> None:
         kwargs.pop("model_type", None)
-        self.semantic_config = self._stage("semantic_config", semantic_config)
-        self.coarse_acoustics_config = self._stage("coarse_acoustics_config", coarse_acoustics_config)
-        self.fine_acoustics_config = self._stage("fine_acoustics_config", fine_acoustics_config)
+        stages = zip(self._stages, (semantic_config, coarse_acoustics_config, fine_acoustics_config), strict=True)
+        for name, stage in stages:
+            setattr(self, name, stage)
         self.sample_rate = sample_rate
         self.codebook_size = codebook_size
         super().__init__(**kwargs)
+        self._check_tokens()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, self._stage(name, value) if name in self._stages else value)
+
+    def _check_tokens(self) -> None:
+        semantic, coarse, fine = self.semantic_config, self.coarse_acoustics_config, self.fine_acoustics_config
+        end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * self.codebook_size
+        for name in ("coarse_semantic_pad_token", "coarse_infer_token"):
+            if getattr(coarse, name) < end:
+                raise ValueError(
+                    f"`coarse_acoustics_config.{name}` is {getattr(coarse, name)}, but the semantic vocabulary and "
+                    f"{coarse.n_coarse_codebooks} codebooks of {self.codebook_size} take the ids up to {end - 1}"
+                )
+        if coarse.n_coarse_codebooks > fine.n_fine_codebooks:
+            raise ValueError(
+                f"`n_coarse_codebooks` must not exceed `n_fine_codebooks`, got {coarse.n_coarse_codebooks} "
+                f"and {fine.n_fine_codebooks}"
+            )
 
     @classmethod
     def _stage(cls, name: str, value: Any) -> Any:
@@ -229,14 +267,34 @@ class BarkGenerationConfig(GenerationConfig):
 
     @classmethod
     def typed(cls, config: GenerationConfig | None) -> BarkGenerationConfig:
-        """Any generation config, with nested dicts or without, as a `BarkGenerationConfig`."""
-        if config is None:
+        """Any generation config, with nested dicts or without, as a `BarkGenerationConfig`.
+
+        Where a folder has no `generation_config.json`, Transformers reads one from its `config.json`, whose nested dicts
+        are the models' configs: that says nothing of generation and gives the defaults.
+        """
+        if isinstance(config, cls):
+            return config
+        if config is None or cls._is_of_models(config):
             return cls()
-        return (
-            config
-            if isinstance(config, cls)
-            else cls(**{k: v for k, v in vars(config).items() if not k.startswith("_")})
+        return cls(**{name: value for name, value in vars(config).items() if not name.startswith("_")})
+
+    @classmethod
+    def names_stages(cls, config: GenerationConfig | None) -> bool:
+        """Whether a generation config says how the stages generate."""
+        return any(hasattr(config, name) for name in cls._stages) and not cls._is_of_models(config)
+
+    @classmethod
+    def _is_of_models(cls, config: GenerationConfig | None) -> bool:
+        nested = [getattr(config, name, None) for name in cls._stages]
+        return any(
+            isinstance(stage, PreTrainedConfig) or isinstance(stage, dict) and "hidden_size" in stage
+            for stage in nested
         )
+
+    @classmethod
+    def from_model_config(cls, model_config: PreTrainedConfig) -> BarkGenerationConfig:
+        """The defaults: a model's config does not say how to generate."""
+        return cls()
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, nested configs as dicts."""
@@ -272,15 +330,22 @@ def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig
             max(coarse_end, 1 + max(coarse.coarse_semantic_pad_token, coarse.coarse_infer_token)),
         ),
         ("coarse_acoustics_config", "output_vocab_size", coarse_end),
-        ("coarse_acoustics_config", "block_size", coarse.max_coarse_input_length + 1 + coarse.sliding_window_len),
+        # the last token of a window is never fed back: its position is the infer token's
+        (
+            "coarse_acoustics_config",
+            "block_size",
+            coarse.max_coarse_input_length + coarse.max_coarse_history + coarse.sliding_window_len,
+        ),
         ("fine_acoustics_config", "input_vocab_size", codebook_size + 1),
         ("fine_acoustics_config", "output_vocab_size", codebook_size),
         ("fine_acoustics_config", "block_size", fine.max_fine_input_length),
         ("fine_acoustics_config", "n_codes_total", fine.n_fine_codebooks),
+        ("codec_config", "codebook_size", codebook_size),
+        ("codec_config", "num_quantizers", fine.n_fine_codebooks),
     ]
     for part, name, least in needs:
-        value = getattr(getattr(config, part), name)
-        if value < least:
+        value = getattr(getattr(config, part), name, None)
+        if value is not None and value < least:
             raise ValueError(f"`{part}.{name}` is {value}, but the generation config needs at least {least}")
 
 

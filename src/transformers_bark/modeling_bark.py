@@ -667,16 +667,26 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         Args:
             auto_map: also write the files that let `trust_remote_code=True` find this package.
         """
-        super().save_pretrained(save_directory, *args, **kwargs)
-        # a folder on its way to the Hub got its card before the upload
-        hub.write_model_card(save_directory, self.generation_config.sample_rate)
-        if auto_map:
-            hub.write_auto_map(save_directory)
+        with hub.auto_map_in(self.config, auto_map):
+            super().save_pretrained(save_directory, *args, **kwargs)
+        self._finish_folder(save_directory)
 
-    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+    def push_to_hub(self, repo_id: str, *args: Any, auto_map: bool = False, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.push_to_hub`, with our model card.
+
+        Args:
+            auto_map: as in `save_pretrained`.
+        """
+        with hub.auto_map_in(self.config, auto_map):
+            return super().push_to_hub(repo_id, *args, **kwargs)
+
+    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """Uploads with our card in place of the generic one."""
-        hub.write_model_card(working_dir, self.generation_config.sample_rate)
-        return super()._upload_modified_files(working_dir, *args, **kwargs)
+        self._finish_folder(working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    def _finish_folder(self, folder: Any, name: str | None = None) -> None:
+        hub.finish_model_folder(folder, self.config._name_or_path or "", self.generation_config.sample_rate, name)
 
 
 __all__ = [

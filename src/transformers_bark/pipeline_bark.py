@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 
-import torch
 from transformers import TextToAudioPipeline
 
 from .modeling_bark import BarkModel
+from .processing_bark import BarkProcessor
+
+_CALL_OPTIONS = ("preprocess_params", "forward_params", "generate_kwargs", "voice_preset")
 
 
 class BarkTextToSpeechPipeline(TextToAudioPipeline):
@@ -21,48 +23,65 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         batch_size: texts generated together.
         forward_params, generate_kwargs: options of `BarkModel.generate`; the latter win.
 
+    All but the texts may also be given to `pipeline(...)`, as defaults of every call.
+
     Returns:
-        {"audio": float32 [samples], "sampling_rate": int}, or a list of those for several texts.
+        {"audio": float32 [samples], "sampling_rate": int} for a text; a list of those for a list or tuple of texts; an
+        iterator over them, that generates as it goes, for other iterables (generators, datasets).
     """
 
-    def __call__(
-        self, text_inputs: Any, voice_preset: Any = None, batch_size: int | None = None, **kwargs: Any
-    ) -> dict[str, Any] | list[dict[str, Any]]:
+    def _sanitize_parameters(self, voice_preset: Any = None, **kwargs: Any) -> tuple[dict, dict, dict]:
+        given = {} if voice_preset is None else {"voice_preset": voice_preset}
         if not isinstance(self.model, BarkModel):
-            extra = {"voice_preset": voice_preset, "batch_size": batch_size}
+            return super()._sanitize_parameters(**given, **kwargs)
+        preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
+        return {**preprocess, **given}, forward, postprocess
+
+    def __call__(
+        self,
+        text_inputs: Any,
+        voice_preset: Any = None,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
+        if not isinstance(self.model, BarkModel):
+            extra = {"voice_preset": voice_preset, "batch_size": batch_size, "num_workers": num_workers}
             given = {name: value for name, value in extra.items() if value is not None}
             return super().__call__(text_inputs, **given, **kwargs)
-        single = isinstance(text_inputs, str)
-        texts: Iterable[str] = [text_inputs] if single else text_inputs
-        size = batch_size or self._batch_size or 1
-        options = {**self._forward_params, **kwargs}
-        outputs = list(self._speak(texts, voice_preset, size, **options))
-        return outputs[0] if single else outputs
+        unknown = sorted(kwargs.keys() - set(_CALL_OPTIONS))
+        if unknown:
+            raise TypeError(f"unknown arguments of the pipeline: {', '.join(unknown)}; see `BarkTextToSpeechPipeline`")
+        preprocess, options = self._call_parameters(voice_preset=voice_preset, **kwargs)
+        texts: Iterable[str] = [text_inputs] if isinstance(text_inputs, str) else text_inputs
+        outputs = self._speak(texts, batch_size or self._batch_size or 1, preprocess, options)
+        if isinstance(text_inputs, str):
+            return next(outputs)
+        return list(outputs) if isinstance(text_inputs, list | tuple) else outputs
+
+    def _call_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arguments of the processor and of `generate`: the call's before those of the pipeline before the model's."""
+        preprocess, forward, _ = self._sanitize_parameters(**kwargs)
+        options = dict(self._generate_kwargs)
+        for kind in ("forward_params", "generate_kwargs"):
+            options |= {**self._forward_params.get(kind, {}), **forward.get(kind, {})}
+        length = self.model.generation_config.semantic_config.max_input_semantic_length
+        return {"max_length": length, **self._preprocess_params, **preprocess}, options
 
     def _speak(
-        self,
-        texts: Iterable[str],
-        voice_preset: Any,
-        size: int,
-        forward_params: dict[str, Any] | None = None,
-        generate_kwargs: dict[str, Any] | None = None,
-        preprocess_params: dict[str, Any] | None = None,
-        **unknown: Any,
+        self, texts: Iterable[str], size: int, preprocess: Mapping[str, Any], options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        if unknown:
-            raise TypeError(f"unknown arguments of the pipeline: {', '.join(sorted(unknown))}")
-        prepared = {
-            "max_length": self.model.generation_config.semantic_config.max_input_semantic_length,
-            **(preprocess_params or {}),
-        }
-        voice_preset = prepared.pop("voice_preset", None) if voice_preset is None else voice_preset
-        options = {**(forward_params or {}), **(generate_kwargs or {})}
+        """Generates `size` texts at a time, each with its voice."""
+        processor = self.processor or BarkProcessor(self.tokenizer)
+        preprocess = dict(preprocess)
+        voice = preprocess.pop("voice_preset", None)
+        voices = iter(voice) if isinstance(voice, list | tuple) else None
+        if voices is not None and isinstance(texts, Sized) and len(voice) != len(texts):
+            raise ValueError(f"`voice_preset` has {len(voice)} voices for {len(texts)} texts")
         remaining = iter(texts)
-        voices = iter(voice_preset) if isinstance(voice_preset, list | tuple) else None
         while batch := list(islice(remaining, size)):
-            chosen = voice_preset if voices is None else list(islice(voices, len(batch)))
-            inputs = self.processor(batch, voice_preset=chosen, device=self.device, **prepared)
-            with torch.no_grad():
-                output = self.model.generate(**inputs, **options, return_dict_in_generate=True)
+            chosen = voice if voices is None else list(islice(voices, len(batch)))
+            inputs = processor(batch, voice_preset=chosen, device=self.device, **preprocess)
+            output = self.model.generate(**inputs, **options, return_dict_in_generate=True)
             for row, length in zip(output.audio.float().cpu().numpy(), output.audio_lengths.tolist(), strict=True):
                 yield {"audio": row[:length], "sampling_rate": self.model.generation_config.sample_rate}

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from . import audio_files, vocabulary
+from . import audio_files, hub, vocabulary
+from .generation_configuration_bark import BarkGenerationConfig
 from .voices import KEYS, VoicePreset
 
 _VOICES_FILE = "speaker_embeddings_path.json"
 _VOICES_FOLDER = "speaker_embeddings"
+_GENERATION_FILE = "generation_config.json"
 _REPOSITORY = "repo_or_path"
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -34,6 +38,10 @@ class VoiceRows(list):
 class BarkProcessor(ProcessorMixin):
     """Tokenizer and voices of a Bark checkpoint.
 
+    Prompt length, sampling rate and the sizes that voices are checked against are those of the `generation_config.json`
+    beside the tokenizer. A processor made without one has the released length and rate, and leaves the check of a
+    voice's values to `generate`, which knows the model.
+
     Args:
         tokenizer: a WordPiece tokenizer; `model_max_length` below 256 shortens the prompt.
         speaker_embeddings: voice names to files: a mapping of the three parts to `.npy` files, or one `.npz` or
@@ -44,6 +52,7 @@ class BarkProcessor(ProcessorMixin):
         super().__init__(tokenizer)
         self.speaker_embeddings = None if speaker_embeddings is None else dict(speaker_embeddings)
         self._hub_options: dict[str, Any] = {}
+        self._generation_config: BarkGenerationConfig | None = None
 
     @classmethod
     def from_pretrained(
@@ -58,17 +67,23 @@ class BarkProcessor(ProcessorMixin):
             speaker_embeddings_dict_path: the voice list; None loads no voices.
             kwargs: `revision`, `cache_dir`, `token`, `local_files_only`, `subfolder`, `force_download` and `proxies` hold
                 for the tokenizer, the voice list and the voices.
+
+        Raises:
+            ValueError: a damaged voice list or generation config.
         """
         source = str(pretrained_processor_name_or_path)
         options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
         voices = None
         if speaker_embeddings_dict_path is not None:
-            path = _fetch(source, speaker_embeddings_dict_path, options)
-            if path is not None:
+            voices = _read_json(source, speaker_embeddings_dict_path, options)
+            if voices is not None:
                 # the list may name the repository that it was copied from; what is being loaded counts
-                voices = {**json.loads(Path(path).read_text(encoding="utf-8")), _REPOSITORY: source}
+                voices = {**voices, _REPOSITORY: source}
         processor = cls(AutoTokenizer.from_pretrained(source, **kwargs), voices)
         processor._hub_options = options
+        generation = _read_json(source, _GENERATION_FILE, options)
+        if generation is not None and "semantic_config" in generation:
+            processor._generation_config = BarkGenerationConfig.from_dict(generation)
         return processor
 
     def save_pretrained(  # type: ignore[override]
@@ -78,12 +93,19 @@ class BarkProcessor(ProcessorMixin):
         speaker_embeddings_directory: str = _VOICES_FOLDER,
         push_to_hub: bool = False,
         voice_format: str = "npy",
+        auto_map: bool = False,
         **kwargs: Any,
-    ) -> None:
+    ) -> list[str]:
         """Saves tokenizer and voices, so that `from_pretrained` needs nothing else.
 
         Args:
+            push_to_hub: also upload what was written, to `repo_id` (by default the folder's name).
             voice_format: "npy" for the Hub's three files a voice, "npz" or "safetensors" for one.
+            auto_map: also write the files that let `trust_remote_code=True` find this package.
+            kwargs: `repo_id`, `commit_message`, `private`, `token` and `create_pr` of the upload.
+
+        Returns:
+            The path of the processor's config.
 
         Raises:
             ValueError: another format, or a voice that cannot be loaded; nothing is written then.
@@ -91,22 +113,66 @@ class BarkProcessor(ProcessorMixin):
         if voice_format not in ("npy", "npz", "safetensors"):
             raise ValueError(f"`voice_format` must be npy, npz or safetensors, got {voice_format!r}")
         folder = Path(save_directory)
-        voices = {name: self._load_named(name) for name in self.available_voice_presets}
+        voices = {_inside(name): self._load_named(name) for name in self.available_voice_presets}
+        before = self._get_files_timestamps(folder) if push_to_hub and folder.is_dir() else {}
+        folder.mkdir(parents=True, exist_ok=True)
         if self.speaker_embeddings is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            listed: dict[str, Any] = {_REPOSITORY: str(save_directory)}
+            # readers put the folder or repository that they load in its place, but stock's need the key
+            listed: dict[str, Any] = {_REPOSITORY: "."}
             for name, voice in voices.items():
-                listed[name] = _save_voice(
-                    voice, folder, f"{speaker_embeddings_directory}/{_inside(name)}", voice_format
-                )
+                listed[name] = _save_voice(voice, folder, f"{speaker_embeddings_directory}/{name}", voice_format)
             (folder / speaker_embeddings_dict_path).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-        super().save_pretrained(folder, push_to_hub=push_to_hub, **kwargs)
+        files = super().save_pretrained(str(folder))
+        if auto_map:
+            hub.write_auto_map(folder)
+        if push_to_hub:
+            self._publish(folder, before, **kwargs)
+        return files
+
+    def _publish(
+        self,
+        folder: Path,
+        before: dict[str, float],
+        repo_id: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        **commit: Any,
+    ) -> Any:
+        """Uploads what is newer than `before` (paths and their times) in a saved folder."""
+        repo_id = huggingface_hub.create_repo(
+            repo_id or folder.name, private=private, token=token, exist_ok=True
+        ).repo_id
+        return self._upload_modified_files(folder, repo_id, before, token=token, **commit)
+
+    def _get_files_timestamps(self, working_dir: str | os.PathLike[str]) -> dict[str, float]:
+        """Every file below the folder, at any depth, where Transformers looks one level deep: voices lie deeper."""
+        root = Path(working_dir)
+        files = (path for path in root.rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): path.stat().st_mtime for path in files}
+
+    def _upload_modified_files(  # type: ignore[override]
+        self,
+        working_dir: str | os.PathLike[str],
+        repo_id: str,
+        files_timestamps: dict[str, float],
+        commit_message: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Uploads the files that `files_timestamps` lacks or has as older."""
+        now = self._get_files_timestamps(working_dir)
+        modified = [file for file, time in now.items() if time > files_timestamps.get(file, float("-inf"))]
+        return huggingface_hub.upload_folder(
+            repo_id=repo_id,
+            folder_path=Path(working_dir),
+            allow_patterns=[glob.escape(file) for file in modified],
+            commit_message=commit_message or "Upload processor",
+            **options,
+        )
 
     def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Without the voices, which have files of their own."""
         output = super().to_dict(*args, **kwargs)
-        for name in ("speaker_embeddings", "_hub_options"):
-            output.pop(name, None)
+        output.pop("speaker_embeddings", None)
         return output
 
     @property
@@ -117,15 +183,33 @@ class BarkProcessor(ProcessorMixin):
     @property
     def max_length(self) -> int:
         """Text tokens in the prompt, unless the call says otherwise."""
+        if self._generation_config is not None:
+            return self._generation_config.semantic_config.max_input_semantic_length
         return min(self.tokenizer.model_max_length, vocabulary.MAX_TEXT_LENGTH)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second of the model's audio."""
+        return vocabulary.SAMPLE_RATE if self._generation_config is None else self._generation_config.sample_rate
 
     def load_voice(self, voice: Any) -> VoicePreset | None:
         """A voice given as a name, the path of an `.npz` or `.safetensors` file, a mapping, a `VoicePreset` or None.
 
         Raises:
-            ValueError: an unknown name (the nearest are suggested), a path outside the folder, a damaged or bad voice.
+            ValueError: an unknown name (the nearest are suggested), a path outside the folder, a damaged voice, or one that
+                does not fit the checkpoint.
             TypeError: something else.
         """
+        preset = self._read_voice(voice)
+        if preset is None or self._generation_config is None:
+            return preset
+        try:
+            return preset.check(self._generation_config)
+        except ValueError as error:
+            which = f" {os.fspath(voice)!r}" if isinstance(voice, str | os.PathLike) else ""
+            raise ValueError(f"voice preset{which} does not fit this checkpoint: {error}") from error
+
+    def _read_voice(self, voice: Any) -> VoicePreset | None:
         if voice is None or isinstance(voice, VoicePreset):
             return voice
         if isinstance(voice, Mapping | np.lib.npyio.NpzFile):
@@ -154,7 +238,9 @@ class BarkProcessor(ProcessorMixin):
         try:
             if isinstance(entry, str):
                 return VoicePreset.load(self._fetch_voice_file(entry))
-            missing = [key for key in KEYS if key not in entry]
+            if not isinstance(entry, Mapping):
+                raise ValueError(f"its entry must be a file or a mapping of parts to files, got {entry!r}")
+            missing = [key for key in KEYS if not isinstance(entry.get(key), str)]
             if missing:
                 raise ValueError(f"its entry lacks {', '.join(missing)}")
             return VoicePreset.from_arrays(
@@ -196,14 +282,12 @@ class BarkProcessor(ProcessorMixin):
             `input_ids` and `attention_mask` [batch, max_length]; with a voice also `history_prompt`. `to(device)` moves all.
 
         Raises:
-            ValueError: empty text, or a bad voice.
+            ValueError: empty text, an empty prompt, or a bad voice.
             TypeError: text that is not a string.
         """
-        texts = [text] if isinstance(text, str) else list(text or [])
-        _check_texts(texts)
+        texts = [" ".join(one.split()) for one in _as_texts(text)]
         length = self.max_length if max_length is None else max_length
-        texts = [" ".join(one.split()) for one in texts]
-        self._warn_of_cut(texts, length, add_special_tokens)
+        self._check_lengths(texts, length, add_special_tokens)
         encoded = self.tokenizer(
             texts,
             return_tensors=return_tensors,
@@ -226,9 +310,14 @@ class BarkProcessor(ProcessorMixin):
         voice = self.load_voice(voice_preset)
         return None if voice is None else BatchFeature(voice.as_dict())
 
-    def _warn_of_cut(self, texts: Sequence[str], length: int, add_special_tokens: bool) -> None:
+    def _check_lengths(self, texts: Sequence[str], length: int, add_special_tokens: bool) -> None:
+        """Refuses text without a token, and warns of text that is longer than the prompt."""
+        if length < 1:
+            raise ValueError(f"`max_length` must be at least 1, got {length}")
         ids = self.tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
         for text, row in zip(texts, ids, strict=True):
+            if not row:
+                raise ValueError(f"`text` has nothing that the tokenizer knows, got {text!r}")
             if len(row) > length:
                 share = round((len(row) - length) / len(row) * 100, 1)
                 warnings.warn(
@@ -237,20 +326,41 @@ class BarkProcessor(ProcessorMixin):
                 )
 
     def save_audio(
-        self, audio: Tensor | np.ndarray, path: str | os.PathLike[str], sampling_rate: int = vocabulary.SAMPLE_RATE
+        self, audio: Tensor | np.ndarray, path: str | os.PathLike[str], sampling_rate: int | None = None
     ) -> None:
-        """Writes audio [samples] or [1, samples] as a 16-bit mono WAV file, whole or not at all."""
-        audio_files.write_wav(path, audio, sampling_rate)
+        """Writes audio [samples] or [1, samples] as a 16-bit mono WAV file, whole or not at all.
+
+        Args:
+            sampling_rate: samples per second; None for the model's.
+
+        Raises:
+            ValueError: audio of another shape.
+            FileNotFoundError: the folder does not exist.
+        """
+        audio_files.write_wav(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
 
 
-def _check_texts(texts: Sequence[Any]) -> None:
+def _as_texts(text: Any) -> list[str]:
+    """One text or several -> a list; refuses what is no text.
+
+    Raises:
+        ValueError: no text, or one without a letter.
+        TypeError: something else than strings.
+    """
+    if isinstance(text, str):
+        texts = [text]
+    elif text is None or isinstance(text, Iterable) and not isinstance(text, bytes | Mapping):
+        texts = [] if text is None else list(text)
+    else:
+        raise TypeError(f"`text` must be a string or a list of strings, got {type(text).__name__}")
     if not texts:
         raise ValueError("`text` is empty: give at least one text")
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"`text` must be a string or a list of strings, got {type(text).__name__}")
-        if not text.strip():
-            raise ValueError(f"`text` must not be empty, got {text!r}")
+    for one in texts:
+        if not isinstance(one, str):
+            raise TypeError(f"`text` must be a string or a list of strings, got {type(one).__name__}")
+        if not one.strip():
+            raise ValueError(f"`text` must not be empty, got {one!r}")
+    return texts
 
 
 def _inside(file: str) -> str:
@@ -268,6 +378,24 @@ def _inside(file: str) -> str:
 def _fetch(source: str, file: str, options: Mapping[str, Any]) -> str | None:
     """The local path of a file in a folder or repository; None where there is none."""
     return cached_file(source, file, **options, _raise_exceptions_for_missing_entries=False)
+
+
+def _read_json(source: str, file: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A JSON object from a folder or repository; None where there is no such file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    path = _fetch(source, file, options)
+    if path is None:
+        return None
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} of {source} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} of {source} must hold an object, got {type(content).__name__}")
+    return content
 
 
 def _save_voice(voice: VoicePreset, folder: Path, stem: str, voice_format: str) -> Any:

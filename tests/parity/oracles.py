@@ -19,7 +19,7 @@ from transformers.models.bark import modeling_bark as stock_modeling
 from conversion.names import model_args, stage_names
 from conversion.verify import torchaudio_stand_in
 from tests.tiny import randomize, released_vocabularies
-from transformers_bark import BarkConfig, BarkGenerationConfig, BarkModel, VoicePreset
+from transformers_bark import BarkConfig, BarkGenerationConfig, BarkModel, VoicePreset, vocabulary
 from transformers_bark.generation.sampling import Draws, choose
 
 PRESETS = Path(__file__).parents[1] / "data" / "presets"
@@ -41,11 +41,18 @@ class Models:
     stock: Any
 
 
-def make_models(seed: int, std: float = 0.3) -> Models:
-    """Tiny models with the released vocabularies; `std` spreads the logits, so that tokens differ from step to step."""
+def make_models(seed: int, std: float = 0.3, ends: bool = False) -> Models:
+    """Tiny models with the released vocabularies.
+
+    `std` spreads the logits, so that tokens differ from step to step; `ends` makes the end token probable enough that rows
+    end after a dozen tokens or so, greedy ones too.
+    """
     torch.manual_seed(seed)
     ours = BarkModel(BarkConfig(**released_vocabularies())).eval()
     randomize(ours, seed, std)
+    if ends:
+        with torch.no_grad():
+            ours.semantic.lm_head.weight[vocabulary.SEMANTIC_VOCAB_SIZE] *= 2.5
     stock = stock_modeling.BarkModel(stock_configuration.BarkConfig(**released_vocabularies())).eval()
     missing, unexpected = stock.load_state_dict(ours.state_dict(), strict=False)
     assert not unexpected and all(name.endswith(".attn.bias") for name in missing)
@@ -96,12 +103,17 @@ class Original:
         return model
 
     @contextmanager
-    def drawing(self, stage: str, seed: int) -> Iterator[Any]:
-        """The original's module with its models set and `torch.multinomial` drawing as our row 0 of this seed does."""
+    def drawing(self, stage: str, seed: int, greedy: bool = False) -> Iterator[Any]:
+        """The original's module with its models set and `torch.multinomial` drawing as our row 0 of this seed does.
+
+        The original always samples: `greedy` lets it draw the most probable token.
+        """
         draws = Draws.from_seed(seed, 1)
 
         def multinomial(probs: torch.Tensor, num_samples: int) -> torch.Tensor:
             assert num_samples == 1
+            if greedy:
+                return probs.reshape(1, -1).argmax(-1)
             return choose(probs.reshape(1, -1), draws.uniforms(stage, 0, 1))
 
         def tokenize(tokenizer: Any, text: str) -> list[int]:

@@ -28,7 +28,10 @@ class CodecForTraining(nn.Module):
         warmup_steps: int = 200,
         n_pooled: int = 8192,
     ) -> None:
-        """The first `warmup_steps` pass the latents on unquantized; the last `n_pooled` of them start the codebooks."""
+        """The first `warmup_steps` pass the latents on unquantized; the last `n_pooled` of them start the codebooks.
+
+        The warm-up lasts until `n_pooled` latents were seen, also by a run that was stopped and goes on.
+        """
         super().__init__()
         self.codec = EncodecModel(config)
         self.warmup_steps = warmup_steps
@@ -75,20 +78,40 @@ class CodecForTraining(nn.Module):
         """latent [batch, frame, hidden] -> what the decoder sees, and the commitment loss of each codebook."""
         if self.training:
             self.step += 1
-        if self.step <= self.warmup_steps:
-            self.pool.append(latent.detach().flatten(0, 1))
-            while sum(map(len, self.pool[1:])) >= self.n_pooled:
-                self.pool.pop(0)
+            self._warm_up(latent)
+        if not self._started():
             return latent, latent.new_zeros(1)
-        if self.pool:
-            with torch.no_grad():
-                self.quantizer(torch.cat(self.pool)[None])
-            self.pool = []
         quantized, _, commitment = self.quantizer(latent)
         return quantized, commitment
 
+    def _warm_up(self, latent: Tensor) -> None:
+        """Collects latents, and fits all codebooks to them when the warm-up is over."""
+        if self._started():
+            return
+        if self.step <= self.warmup_steps or sum(map(len, self.pool)) < self.n_pooled:
+            self.pool.append(latent.detach().flatten(0, 1))
+            while sum(map(len, self.pool[1:])) >= self.n_pooled:
+                self.pool.pop(0)
+            return
+        # dropout would leave the last codebooks to be fitted to some later batch alone
+        self.quantizer.quantize_dropout = False
+        with torch.no_grad():
+            self.quantizer(torch.cat(self.pool)[None])
+        self.quantizer.quantize_dropout = True
+        self.pool = []
+
+    def _started(self) -> bool:
+        """Whether the codebooks have been fitted to latents."""
+        return bool(self.quantizer.layers[0]._codebook.initted)
+
     def export(self) -> EncodecModel:
-        """The EnCodec with the trained codebooks in its own quantizer."""
+        """The EnCodec with the trained codebooks in its own quantizer.
+
+        Raises:
+            ValueError: the training ended before its warm-up, so that there are no codebooks.
+        """
+        if not self._started():
+            raise ValueError(f"no codebooks after {int(self.step)} steps: the warm-up takes {self.warmup_steps}")
         for source, target in zip(self.quantizer.layers, self.codec.quantizer.layers, strict=True):
             embed = source._codebook.embed.reshape(target.codebook.embed.shape)
             target.codebook.embed.data.copy_(embed)
@@ -136,7 +159,7 @@ class RandomCrops:
         crops = np.zeros((len(rows), self.samples), np.float32)
         for crop, row in zip(crops, rows, strict=True):
             audio = np.asarray(row["audio"], np.int16)
-            start = self.random.integers(0, max(1, len(audio) - self.samples))
+            start = self.random.integers(0, max(0, len(audio) - self.samples) + 1)
             piece = audio[start : start + self.samples]
             crop[: len(piece)] = piece / np.float32(32768.0)
         return {"audio": torch.from_numpy(crops)}

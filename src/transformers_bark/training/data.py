@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import random
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Value, load_from_disk
 from datasets import Sequence as ListOf
+from filelock import FileLock, Timeout
 
 FRAME_SECONDS = 0.025
 """Length of one frame of the teacher's durations: 600 samples at 24 kHz."""
+
+_SAMPLE_RATE = 24_000
 
 _DURATIONS = "/Clip_output_0"
 """Name of the teacher graph's tensor of frames per phoneme."""
@@ -169,26 +173,30 @@ def synthesize_shards(
 ) -> None:
     """Writes `texts` as teacher utterances to `folder/NNNNN`, a `datasets` folder per `shard_size` texts.
 
-    A shard that exists is kept, so a run that was stopped goes on, and two runs may share the work.
+    A shard that exists is kept, so a run that was stopped goes on, and several runs may share the work: each locks the
+    shard it makes, and the system takes the locks of a killed run away.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(texts), shard_size):
         target = folder / f"{first // shard_size:05d}"
-        claim = folder / f"{target.name}.claim"
-        if target.exists():
-            continue
         try:
-            claim.touch(exist_ok=False)
-        except FileExistsError:
+            with FileLock(f"{target}.lock", timeout=0):
+                if not target.exists():
+                    _write_shard(target, _utterances(texts[first : first + shard_size], first, speeds, seed))
+        except Timeout:
             continue
-        rows = list(_utterances(texts[first : first + shard_size], first, speeds, seed))
-        Dataset.from_list(rows, features=FEATURES).save_to_disk(str(target) + ".part")
-        Path(str(target) + ".part").rename(target)
-        claim.unlink()
-        print(
-            f"{target}: {len(rows)} utterances, {sum(len(r['audio']) for r in rows) / 24000 / 60:.1f} min", flush=True
-        )
+
+
+def _write_shard(target: Path, utterances: Iterator[dict[str, Any]]) -> None:
+    """Saves the utterances and gives the folder its name last, so that a named shard is a whole one."""
+    rows = list(utterances)
+    draft = target.with_name(target.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    Dataset.from_list(rows, features=FEATURES).save_to_disk(str(draft))
+    draft.rename(target)
+    minutes = sum(len(row["audio"]) for row in rows) / _SAMPLE_RATE / 60
+    print(f"{target}: {len(rows)} utterances, {minutes:.1f} min", flush=True)
 
 
 def load_shards(folder: str | Path) -> list[Dataset]:
