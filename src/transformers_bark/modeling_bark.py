@@ -534,6 +534,8 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     """Text to audio: `semantic`, `coarse_acoustics`, `fine_acoustics` and `codec_model`."""
 
     config: BarkConfig
+    # running means of EnCodec's own training: a small checkpoint leaves them out, and nothing here reads them
+    _keys_to_ignore_on_load_missing = [r"\.codebook\.(embed_avg|cluster_size)$"]
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

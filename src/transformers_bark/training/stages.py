@@ -94,7 +94,7 @@ def train_codec(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     shards = recipe.shards()[1 : settings["n_shards"] + 1]
     rows = concatenate_datasets(shards).select_columns(["audio"]).with_format("numpy")
-    model = CodecForTraining(EncodecConfig(**settings["model"]))
+    model = CodecForTraining(EncodecConfig(**settings["model"]), **settings.get("quantizer", {}))
     crops = RandomCrops(settings["crop_samples"], settings["training"]["seed"])
     scale_to_unit_variance(model.codec, crops([rows[i] for i in range(min(16, len(rows)))])["audio"])
     _announce("codec", settings["training"], 0.4)
@@ -240,7 +240,9 @@ def export(recipe: Recipe) -> None:
     card = recipe.folder / "card.md"
     if card.exists():
         hub.write_model_card(draft, config.sample_rate, ["en"], "mit", None, card.read_text(encoding="utf-8"))
-    model.half().save_pretrained(draft)
+    running_means = ("embed_avg", "cluster_size")
+    weights = {name: value for name, value in model.half().state_dict().items() if not name.endswith(running_means)}
+    model.save_pretrained(draft, state_dict=weights)
     row = load_from_disk(str(recipe.done("encoded"))).filter(lambda codes: len(codes) > 0, input_columns="codes")
     chosen = row[settings["voice_row"]]
     voice = utterance_voice(chosen["semantic"], chosen["codes"], config)

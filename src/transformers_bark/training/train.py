@@ -6,9 +6,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the matrices of the blocks, AdamW for embeddings, heads and norms, with one learning rate.
+
+    Muon (Jordan et al. 2024) is defined for hidden matrices alone; its updates are scaled to the size of AdamW's (Liu et al.
+    2025), so that one learning rate and one schedule serve both.
+    """
+
+    def __init__(self, model: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            hidden = parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
+            (matrices if hidden else others).append(parameter)
+        self.parts = (
+            torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay),
+        )
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of all parameters."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the states of both."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def run_training(
@@ -20,7 +56,8 @@ def run_training(
 ) -> Trainer:
     """Trains `model` until `settings["max_steps"]`, from the last checkpoint in `output` where there is one.
 
-    `settings` are fields of `transformers.TrainingArguments`; the defaults here suit small models on a CPU.
+    `settings` are fields of `transformers.TrainingArguments`; the defaults here suit small models on a CPU. Beyond those of
+    Transformers, `optim` may be "muon": `MuonWithAdamW`.
     """
     defaults: dict[str, Any] = {
         "per_device_train_batch_size": 16,
@@ -36,8 +73,16 @@ def run_training(
         "remove_unused_columns": False,
         "seed": 1,
     }
-    arguments = TrainingArguments(output_dir=str(output), **(defaults | settings))
-    trainer = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
+    fields = defaults | settings
+    muon = fields.get("optim") == "muon"
+    if muon:
+        del fields["optim"]
+    arguments = TrainingArguments(output_dir=str(output), **fields)
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    optimizer = MuonWithAdamW(model, arguments.learning_rate, betas, arguments.weight_decay) if muon else None
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=dataset, data_collator=collator, optimizers=(optimizer, None)
+    )
     checkpoint = get_last_checkpoint(str(output)) if Path(output).is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer

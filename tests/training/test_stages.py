@@ -1,0 +1,116 @@
+"""A whole recipe, from texts to a folder that speaks, with sizes that take seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.tones import ToneTeacher
+from transformers_bark import BarkModel, BarkProcessor
+from transformers_bark.training import __main__ as command
+from transformers_bark.training import data
+from transformers_bark.training.stages import STAGES, Recipe, run
+
+_TRAINING = {"seed": 1, "max_steps": 3, "per_device_train_batch_size": 2, "warmup_steps": 1, "save_steps": 2}
+_SMALL = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "bias": False}
+
+RECIPE: dict[str, Any] = {
+    "model": {
+        "semantic_config": {**_SMALL, "input_vocab_size": 120, "output_vocab_size": 17, "block_size": 160},
+        "coarse_acoustics_config": {**_SMALL, "input_vocab_size": 50, "output_vocab_size": 48, "block_size": 200},
+        "fine_acoustics_config": {
+            **_SMALL,
+            **{"input_vocab_size": 17, "output_vocab_size": 17, "block_size": 64, "n_codes_total": 4},
+        },
+    },
+    "generation_config": {
+        "codebook_size": 16,
+        "semantic_config": {
+            **{"semantic_vocab_size": 16, "eos_token_id": 16, "text_encoding_offset": 18, "text_pad_token": 118},
+            **{"semantic_infer_token": 119, "max_input_semantic_length": 32, "semantic_rate_hz": 25.0},
+            **{"max_new_tokens": 60, "min_eos_p": None},
+        },
+        "coarse_acoustics_config": {
+            **{"coarse_semantic_pad_token": 48, "coarse_infer_token": 49, "coarse_rate_hz": 40},
+            **{"max_coarse_input_length": 64, "max_coarse_history": 60, "sliding_window_len": 20},
+        },
+        "fine_acoustics_config": {
+            **{"max_fine_history_length": 32, "max_fine_input_length": 64, "n_fine_codebooks": 4},
+        },
+    },
+    "everyday": {"templates": ["{a} {b}"], "slots": {"a": ["one", "two", "red"], "b": ["cat", "dog", "fox"]}},
+    "data": {
+        **{"corpus": "corpus.txt", "held_out": "held_out.txt", "n_everyday": 20, "n_words": 4, "n_texts": 12},
+        **{"seed": 1, "speeds": [1.0, 1.1], "shard_size": 4},
+    },
+    "codec": {
+        "model": {
+            **{"sampling_rate": 24_000, "upsampling_ratios": [8, 5, 5, 3], "num_filters": 2, "hidden_size": 8},
+            **{"codebook_dim": 8, "codebook_size": 16, "num_lstm_layers": 1, "target_bandwidths": [0.64]},
+            **{"normalize": False},
+        },
+        "n_shards": 1,
+        "crop_samples": 9600,
+        "quantizer": {"warmup_steps": 1, "n_pooled": 8},
+        "training": _TRAINING,
+    },
+    "semantic_tokenizer": {"n_shards": 2, "tokenizer": {"n_tokens": 16, "context": 2, "n_components": 4, "seed": 1}},
+    "text_tokenizer": {"vocab_size": 60},
+    "encode": {"skip": 4, "n_codes": 8, "max_length": 150},
+    "semantic": {"guided": [[0, 0]], "guidance": 0.3, "training": {**_TRAINING, "optim": "muon"}},
+    "coarse": {"guided": [], "guidance": 0.0, "training": _TRAINING},
+    "fine": {"training": _TRAINING},
+    "export": {"voice_row": 0, "voice_name": "tone"},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A recipe folder, with tones for a teacher."""
+    monkeypatch.setattr(data, "Teacher", ToneTeacher)
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    for name, settings in RECIPE.items():
+        (folder / f"{name}.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "corpus.txt").write_text("The cat sat on the old red mat.\n", encoding="utf-8")
+    (folder / "held_out.txt").write_text("The dog sat on the new green mat.\n", encoding="utf-8")
+    (folder / "NOTICE").write_text("Tones.\n", encoding="utf-8")
+    (folder / "card.md").write_text("# Tones\n", encoding="utf-8")
+    return Recipe(folder, tmp_path / "runs")
+
+
+def test_a_recipe_ends_in_a_folder_that_speaks(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["training", "all", "--recipe", str(recipe.folder), "--runs", str(recipe.runs)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    command.main()
+    printed = capsys.readouterr().out
+    assert all(f"{stage}: 3 steps of 2, about" in printed for stage in ("codec", "semantic", "coarse", "fine"))
+    assert all(recipe.done(stage).exists() for stage in STAGES if stage != "data")
+
+    folder = recipe.done("checkpoint")
+    model, processor = (
+        BarkModel.from_pretrained(folder, dtype=torch.float32).eval(),
+        BarkProcessor.from_pretrained(folder),
+    )
+    assert processor.available_voice_presets == ["tone"]
+    output = model.generate(**processor("one cat", voice_preset="tone"), seed=0, return_dict_in_generate=True)
+    assert output.fine_codes[0].shape[0] == 4 and torch.isfinite(output.audio).all()
+    assert "# Tones" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_is_finished_is_not_made_again(recipe: Recipe) -> None:
+    for stage in ("data", "semantic_tokenizer", "text_tokenizer"):
+        run(recipe, stage)
+    made = recipe.done("text_tokenizer") / "vocab.txt"
+    made.write_text("kept", encoding="utf-8")
+    (recipe.folder / "codec.json").write_text("broken on purpose", encoding="utf-8")
+    with pytest.raises(json.JSONDecodeError):
+        run(recipe, "all")
+    assert made.read_text(encoding="utf-8") == "kept"
