@@ -13,6 +13,7 @@ LAYERS = {
     "vocabulary": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
+    "modeling_layers": 2,
     "audio_files": 2,
     "codec": 2,
     "hub": 2,
