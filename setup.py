@@ -15,6 +15,7 @@ TRAIN = [
     "datasets>=4",  # the corpus on disk
     "librosa>=0.10",  # mel filters
     "scikit-learn>=1.5",  # discriminant analysis and k-means of the semantic tokens
+    "soxr>=0.4",  # resampling of recordings
     "tensorboard>=2.15",
     "vector-quantize-pytorch>=1.20",  # residual quantizer of the codec
 ]
@@ -24,7 +25,6 @@ RECIPE = [
     "hibari-tts>=0.2",  # the teacher voice
     "jiwer>=3",
     "onnx>=1.16",  # exposes the teacher's durations
-    "soxr>=0.4",
     "speechmos>=0.0.1",
 ]
 SERVE: list[str] = []  # nothing is served yet

@@ -95,10 +95,9 @@ def test_a_recipe_ends_in_a_folder_that_speaks(
     assert all(recipe.done(stage).exists() for stage in STAGES if stage != "data")
 
     folder = recipe.done("checkpoint")
-    model, processor = (
-        BarkModel.from_pretrained(folder, dtype=torch.float32).eval(),
-        BarkProcessor.from_pretrained(folder),
-    )
+    model, processor = BarkModel.from_pretrained(folder).eval(), BarkProcessor.from_pretrained(folder)
+    assert model.dtype == torch.float32
+    assert str(recipe.runs) not in (folder / "config.json").read_text(encoding="utf-8")
     assert processor.available_voice_presets == ["tone"]
     output = model.generate(**processor("one cat", voice_preset="tone"), seed=0, return_dict_in_generate=True)
     assert output.fine_codes[0].shape[0] == 4 and torch.isfinite(output.audio).all()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets, load_from_disk
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizer, EncodecConfig, EncodecModel
+from transformers import BertTokenizer, EncodecConfig, EncodecModel, PreTrainedModel
 
 from .. import codec as codec_contract
 from .. import hub
@@ -27,6 +27,7 @@ from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
 from .codec import CodecForTraining, RandomCrops, scale_to_unit_variance
+from .prepare import SEMANTIC_TOKENIZER
 from .semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig, phoneme_classes
 from .targets import (
     CoarseForTraining,
@@ -227,7 +228,7 @@ def export(recipe: Recipe) -> None:
         "codec_model": EncodecModel.from_pretrained(recipe.done("codec")),
     }
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
-    whole = BarkConfig(**{name: part.config.to_dict() for name, part in zip(names, parts.values(), strict=True)})
+    whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
     check_compatible(whole, config)
     model = BarkModel(whole)
     for name, part in parts.items():
@@ -243,6 +244,9 @@ def export(recipe: Recipe) -> None:
     running_means = ("embed_avg", "cluster_size")
     weights = {name: value for name, value in model.half().state_dict().items() if not name.endswith(running_means)}
     model.save_pretrained(draft, state_dict=weights)
+    # half as large on disk, but CPUs, where this is used, work in 32 bits: `from_pretrained` follows the config
+    path = draft / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n")
     row = load_from_disk(str(recipe.done("encoded"))).filter(lambda codes: len(codes) > 0, input_columns="codes")
     chosen = row[settings["voice_row"]]
     voice = utterance_voice(chosen["semantic"], chosen["codes"], config)
@@ -250,10 +254,16 @@ def export(recipe: Recipe) -> None:
     entry = {settings["voice_name"]: f"speaker_embeddings/{settings['voice_name']}.npz"}
     tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
     BarkProcessor(tokenizer, {"repo_or_path": str(draft), **entry}).save_pretrained(draft, voice_format="npz")
+    shutil.copytree(recipe.done("semantic_tokenizer"), draft / SEMANTIC_TOKENIZER)
     shutil.copy(recipe.folder / "NOTICE", draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
+
+
+def _sizes(part: PreTrainedModel) -> dict[str, Any]:
+    """The config of a part without the place that it was loaded from."""
+    return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 
 
 def utterance_voice(semantic: list[int], codes: list[list[int]], config: BarkGenerationConfig) -> VoicePreset:

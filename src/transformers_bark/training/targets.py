@@ -57,10 +57,13 @@ class SemanticTargets:
 
     Half of the rows get the tokens of another row as their voice, so that presets work; some rows are two utterances in a
     row, so that texts longer than those of the corpus work.
+
+    Args:
+        frame_seconds: length of a frame of `word_frames`; None where the rows have no times of words, and no head is guided.
     """
 
     def __init__(
-        self, tokenizer: Any, config: BarkGenerationConfig, frame_seconds: float, seed: int, p_join: float = 0.15
+        self, tokenizer: Any, config: BarkGenerationConfig, frame_seconds: float | None, seed: int, p_join: float = 0.15
     ):
         self.tokenizer = tokenizer
         self.config = config.semantic_config
@@ -71,6 +74,9 @@ class SemanticTargets:
     def _encode(self, row: dict[str, Any]) -> _Encoded:
         """Text ids, semantic tokens and for each semantic token the text token that is spoken."""
         encoded = self.tokenizer(row["text"], add_special_tokens=False, return_offsets_mapping=True)
+        if self.frame_seconds is None:
+            semantic = list(map(int, row["semantic"]))
+            return list(encoded["input_ids"]), semantic, [IGNORE] * len(semantic)
         times = token_times(encoded["offset_mapping"], row["word_chars"], row["word_frames"], self.frame_seconds)
         semantic = list(map(int, row["semantic"]))
         middles = (np.arange(len(semantic)) + 0.5) / self.config.semantic_rate_hz
@@ -79,7 +85,8 @@ class SemanticTargets:
 
     def _join(self, first: _Encoded, second: _Encoded) -> _Encoded:
         shift = len(first[0])
-        return first[0] + second[0], first[1] + second[1], first[2] + [shift + s for s in second[2]]
+        spoken = first[2] + [s if s == IGNORE else shift + s for s in second[2]]
+        return first[0] + second[0], first[1] + second[1], spoken
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         length, eos, pad = (
