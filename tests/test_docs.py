@@ -59,4 +59,4 @@ def test_examples_run(path: Path, checkpoint: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(transformers_bark, "BARK_NANO", str(checkpoint))
     monkeypatch.setattr(sys, "argv", [str(path)])
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": "__main__"})
-    assert list(tmp_path.glob("*.wav"))
+    assert list(tmp_path.rglob("*.wav"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import BertTokenizer
 
 from transformers_bark import BarkConfig, BarkGenerationConfig, BarkModel, BarkProcessor, VoicePreset
+from transformers_bark.training.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
 
 WORDS = [
     "[PAD]",
@@ -144,8 +146,15 @@ def tiny_voice(n_semantic: int = 20, seed: int = 0) -> VoicePreset:
     return VoicePreset(torch.randint(0, 40, (n_semantic,), generator=generator), fine[:2].clone(), fine)
 
 
+def tiny_semantic_tokenizer() -> SemanticTokenizer:
+    """Random clusters, with the rate and vocabulary of the odd sizes."""
+    random = np.random.default_rng(0)
+    config = SemanticTokenizerConfig(n_tokens=40, context=0, n_components=4)
+    return SemanticTokenizer(config, random.normal(size=(40, 4)), np.zeros(40), random.normal(scale=30, size=(40, 4)))
+
+
 def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """A folder that everything loads: the odd-sized model, tokenizer and one voice, `en_speaker_0`."""
+    """A folder that everything loads: the odd-sized model, tokenizers and one voice, `en_speaker_0`."""
     tiny_model(seed).save_pretrained(folder)
     voices = folder / "made"
     voices.mkdir()
@@ -154,6 +163,7 @@ def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
         tiny_tokenizer(folder / "made"), {"repo_or_path": str(voices), "v2/en_speaker_0": "voice.npz"}
     )
     processor.save_pretrained(folder)
+    tiny_semantic_tokenizer().save(folder / "semantic_tokenizer")
     for file in voices.iterdir():
         file.unlink()
     voices.rmdir()

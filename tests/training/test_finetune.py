@@ -83,7 +83,7 @@ def test_paths_columns_and_lengths(folder: Path, semantic_tokenizer: SemanticTok
     column = Dataset.from_list([{"text": "hello", "audio": str(folder / "0.wav")}]).cast_column("audio", Audio())
     assert len(encode_speech(column, tiny_model(), semantic_tokenizer)) == 1
     lengths = [{"text": "a", "audio": {"array": tone(1, 24_000, s), "sampling_rate": 24_000}} for s in (0.05, 0.5, 3.0)]
-    with pytest.warns(UserWarning, match="left out 2 recordings of fewer than 2 or at least 40"):
+    with pytest.warns(UserWarning, match="left out 2 recordings of fewer than 2 or more than 40"):
         assert encode_speech(Dataset.from_list(lengths), tiny_model(), semantic_tokenizer)["length"] == [12]
 
 
@@ -100,6 +100,8 @@ def test_bad_datasets_are_named(folder: Path, semantic_tokenizer: SemanticTokeni
     other = SemanticTokenizer(SemanticTokenizerConfig(n_tokens=7), np.zeros((1, 1)), np.zeros(1), np.zeros((7, 1)))
     with pytest.raises(ValueError, match="40 semantic tokens.*has 7"):
         encode_speech(Dataset.from_list([{"text": "a", "audio": "x"}]), tiny_model(), other)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no recording of 2 to 40"):
+        encode(text="a", audio={"array": [0.0] * 100, "sampling_rate": 24_000})
     with pytest.raises(FileNotFoundError, match="never released"):
         load_semantic_tokenizer(tmp_path)
     semantic_tokenizer.save(tmp_path / "semantic_tokenizer")

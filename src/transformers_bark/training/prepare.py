@@ -100,7 +100,7 @@ def encode_speech(
 
     Raises:
         KeyError: a column that is not there.
-        ValueError: a tokenizer of another model, an empty text, audio that is not finite.
+        ValueError: a tokenizer of another model, an empty text, audio that is not finite, no recording that fits.
     """
     _check_tokenizer(model, semantic_tokenizer)
     for column in (text_column, audio_column):
@@ -108,22 +108,30 @@ def encode_speech(
             raise KeyError(f"no column {column!r}: the dataset has {', '.join(dataset.column_names)}")
     if isinstance(dataset.features[audio_column], Audio):
         dataset = dataset.cast_column(audio_column, Audio(decode=False))  # decoded here: no torchcodec needed
-    most = model.generation_config.semantic_config.max_new_tokens
+    most = _most_tokens(model)
     rows, n_left_out = [], 0
     for text, audio in _recordings(dataset, text_column, audio_column, _codec_config(model).sampling_rate):
         semantic = semantic_tokenizer.encode(audio)
-        if not 2 <= len(semantic) < most:
+        if not 2 <= len(semantic) <= most:
             n_left_out += 1
             continue
         codes = _codes(model, audio)
         rows.append({"text": text, "semantic": semantic.tolist(), "codes": codes.tolist(), "length": len(semantic)})
     if n_left_out:
-        warnings.warn(f"left out {n_left_out} recordings of fewer than 2 or at least {most} tokens", stacklevel=2)
+        warnings.warn(f"left out {n_left_out} recordings of fewer than 2 or more than {most} tokens", stacklevel=2)
+    if not rows:
+        raise ValueError(f"no recording of 2 to {most} semantic tokens in a dataset of {len(dataset)} rows")
     return Dataset.from_list(rows, features=ENCODED)
 
 
 def _codec_config(model: BarkModel) -> Any:
     return model.config.codec_config
+
+
+def _most_tokens(model: BarkModel) -> int:
+    """Semantic tokens that the semantic stage may make and has positions for, after the prompt and its last token."""
+    stage, sizes = model.generation_config.semantic_config, model.semantic.config
+    return min(stage.max_new_tokens, sizes.block_size - stage.max_input_semantic_length - 1)
 
 
 def _check_tokenizer(model: BarkModel, tokenizer: SemanticTokenizer) -> None:

@@ -98,9 +98,13 @@ class SemanticTargets:
         histories = [encoded[i][1] if self.random.random() < 0.5 else [] for i in self.random.permutation(len(rows))]
         for index in range(len(rows)):
             other = encoded[self.random.integers(len(rows))]
-            if self.random.random() < self.p_join and len(encoded[index][0]) + len(other[0]) <= length:
+            fits = (
+                len(encoded[index][0]) + len(other[0]) <= length
+                and len(encoded[index][1]) + len(other[1]) < self.config.max_new_tokens
+            )
+            if self.random.random() < self.p_join and fits:
                 encoded[index] = self._join(encoded[index], other)
-        encoded = [row for row in encoded if len(row[0]) <= length and len(row[1]) < self.config.max_new_tokens]
+        encoded = [row for row in encoded if len(row[0]) <= length and len(row[1]) <= self.config.max_new_tokens]
         histories = histories[: len(encoded)]
         text = _pad(
             [[*(t + self.config.text_encoding_offset for t in row[0])] for row in encoded], self.config.text_pad_token
