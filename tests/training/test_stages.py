@@ -63,7 +63,13 @@ RECIPE: dict[str, Any] = {
     "text_tokenizer": {"vocab_size": 60},
     "encode": {"skip": 4, "n_codes": 8, "max_length": 150},
     "semantic": {"guided": [[0, 0]], "guidance": 0.3, "training": {**_TRAINING, "optim": "muon"}},
-    "coarse": {"guided": [], "guidance": 0.0, "training": _TRAINING},
+    "coarse": {
+        **{"guided": [[0, 0]], "guidance": 1.0, "guided_steps": 1},
+        "training": {
+            **_TRAINING,
+            **{"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 1}},
+        },
+    },
     "fine": {"training": _TRAINING},
     "export": {"voice_row": 0, "voice_name": "tone"},
 }

@@ -178,6 +178,14 @@ SETTINGS = {
 }
 
 
+def test_guidance_ends_after_its_steps() -> None:
+    model = tiny_model()
+    batch = CoarseTargets(model.generation_config, 1)(rows())
+    part = CoarseForTraining(model.coarse_acoustics, guided=((0, 0),), guided_steps=2).train()
+    assert ["astray" in part(**batch) for _ in range(3)] == [True, True, False]
+    assert "astray" in CoarseForTraining(model.coarse_acoustics, guided=((0, 0),)).eval()(**batch)
+
+
 def test_overfitting_leads_to_the_training_data(tmp_path: Path) -> None:
     """From random weights, the three stages learn four utterances by heart, and generation says them."""
     model, tokenizer, data = tiny_model(), tiny_tokenizer(tmp_path / "tok"), rows()

@@ -201,7 +201,7 @@ def train_coarse(recipe: Recipe) -> None:
     targets = CoarseTargets(config, settings["training"]["seed"])
     stage = config.coarse_acoustics_config
     initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
-    wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"])
+    wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
     _announce("coarse", settings["training"], 1.0)
     run_training(wrapped, _encoded(recipe, True), targets, recipe.runs / "training" / "coarse", settings["training"])
     model.save_pretrained(recipe.done("coarse"))

@@ -268,20 +268,37 @@ class CoarseTargets:
 
 
 class CoarseForTraining(nn.Module):
-    """The coarse model with a loss that also guides some heads to the semantic token of each frame."""
+    """The coarse model with a loss that also guides some heads to the semantic token of each frame.
+
+    Args:
+        guided: (layer, head) pairs.
+        guided_steps: steps after which the loss is that of the tokens alone, as attention has found its way by then and
+            runs faster when nobody asks for its weights; None for all.
+    """
+
+    step: Tensor
 
     def __init__(
-        self, model: BarkCoarseModel, guided: Sequence[tuple[int, int]] = ((0, 0), (1, 0)), guidance: float = 0.3
+        self,
+        model: BarkCoarseModel,
+        guided: Sequence[tuple[int, int]] = ((0, 0), (1, 0)),
+        guidance: float = 0.3,
+        guided_steps: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.guided = tuple(map(tuple, guided))
         self.guidance = guidance
+        self.guided_steps = guided_steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def forward(self, input_ids: Tensor, labels: Tensor, spoken: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """input_ids, labels, spoken: [batch, length], as `CoarseTargets` gives them."""
-        output = self.model(input_ids, labels=labels, use_cache=False, output_attentions=bool(self.guided))
-        if not self.guided:
+        if self.training:
+            self.step += 1
+        guided = bool(self.guided) and (self.guided_steps is None or int(self.step) <= self.guided_steps)
+        output = self.model(input_ids, labels=labels, use_cache=False, output_attentions=guided)
+        if not guided:
             return {"loss": output.loss}
         off = torch.stack([astray(output.attentions[layer][:, head], spoken) for layer, head in self.guided]).mean()
         return {"loss": output.loss + self.guidance * off, "tokens": output.loss.detach(), "astray": off.detach()}
