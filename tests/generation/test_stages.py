@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_voice
 from transformers_bark import codec, vocabulary
-from transformers_bark.generation import decoding
+from transformers_bark.generation import coarse, decoding
 from transformers_bark.generation.cache import InPlaceCache
 from transformers_bark.generation.fine import plan_windows
-from transformers_bark.generation.options import SamplingOptions
+from transformers_bark.generation.options import SamplingOptions, coarse_options
 from transformers_bark.generation.sampling import Draws, choose, probabilities
 
 
@@ -70,6 +70,36 @@ def test_windows_cover_every_frame(n_frames: int, n_history: int) -> None:
         assert 0 <= start <= first and start + 1024 <= len(filled)
         filled[first : start + 1024] = True
     assert filled[n_history : n_history + n_frames].all() and not filled[:n_history].any()
+
+
+@pytest.mark.parametrize("lengths", [(30,), (30, 9, 17)])
+@pytest.mark.parametrize("voiced", [False, True])
+def test_windows_of_a_standing_prompt_share_a_cache(
+    lengths: tuple[int, ...], voiced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    config, voice = model.generation_config, tiny_voice(n_semantic=8)
+    histories = [(voice.semantic_prompt, voice.coarse_prompt) if voiced else None for _ in lengths]
+    rows = [torch.arange(length) % 40 for length in lengths]
+    prompts: list[int] = []
+    prefill = decoding.prefill
+    monkeypatch.setattr(decoding, "prefill", lambda *args: prompts.append(1) or prefill(*args))
+
+    def generate() -> tuple[list[torch.Tensor], int]:
+        prompts.clear()
+        stage = config.coarse_acoustics_config
+        options = coarse_options(stage, {"do_sample": True})
+        draws = Draws.from_seed(3, len(rows))
+        codes = coarse.generate_coarse(
+            model.coarse_acoustics, rows, histories, config.semantic_config, stage, config.codebook_size, options, draws
+        )
+        return codes, len(prompts)
+
+    shared, n_shared = generate()
+    monkeypatch.setattr(coarse, "_tokens_before_prompt_moves", lambda row, ratio, options: options.sliding_window_len)
+    single, n_single = generate()
+    assert all(torch.equal(a, b) for a, b in zip(shared, single, strict=True))
+    assert n_shared < n_single == 8  # 96 tokens in windows of 12
 
 
 def test_coarse_ids_round_trip() -> None:

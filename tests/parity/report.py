@@ -40,8 +40,9 @@ def main() -> int:
         result = equals_original(models, original, sampling_case(number))
         equal.update(stage for stage, same in result.items() if same)
         equal["all stages"] += all(result.values())
-    for stage in ("semantic", "coarse", "fine", "all stages"):
-        print(f"runs token-equal to the original library, {stage}: {equal[stage]} of {N_ORIGINAL}")
+    for stage in ("semantic", "coarse", "fine", "chain", "all stages"):
+        name = {"chain": "in one call", "all stages": "all of these"}.get(stage, f"{stage} stage")
+        print(f"runs token-equal to the original library, {name}: {equal[stage]} of {N_ORIGINAL}")
     good = max(differences.values()) <= 1e-5 and stock_equal == N_STOCK and equal["all stages"] == N_ORIGINAL
     print("parity holds" if good else "PARITY FAILS")
     return 0 if good else 1

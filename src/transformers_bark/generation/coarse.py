@@ -57,18 +57,34 @@ def _make_row(
     )
 
 
+def _first_semantic(row: _Row, n_done: int, ratio: float, options: CoarseOptions) -> int:
+    """Where the prompt's semantic tokens start when `n_done` coarse tokens have been made."""
+    here = row.base + int(round(n_done / ratio))
+    return max(0, here - vocabulary.max_semantic_history(options.max_coarse_history, ratio))
+
+
+def _tokens_before_prompt_moves(row: _Row, ratio: float, options: CoarseOptions) -> int:
+    """Length of the next windows whose prompts only grow by what is made: one cache serves them all."""
+    start, length = _first_semantic(row, row.n_done, ratio, options), options.sliding_window_len
+    while (
+        len(row.coarse) + length <= options.max_coarse_history
+        and _first_semantic(row, row.n_done + length, ratio, options) == start
+    ):
+        length += options.sliding_window_len
+    return length
+
+
 def _prompt(row: _Row, ratio: float, config: Any, options: CoarseOptions) -> Tensor:
     """Ids of a window's prompt: semantic tokens around the window, the infer token, the coarse tokens before it."""
     length = config.max_coarse_input_length
-    here = row.base + int(round(row.n_done / ratio))
-    start = max(0, here - vocabulary.max_semantic_history(options.max_coarse_history, ratio))
+    start = _first_semantic(row, row.n_done, ratio, options)
     semantic = row.semantic[start : start + length]
     semantic = torch.nn.functional.pad(semantic, (0, length - len(semantic)), value=config.coarse_semantic_pad_token)
     infer = semantic.new_tensor([config.coarse_infer_token])
     return torch.cat([semantic, infer, row.coarse[-options.max_coarse_history :]])
 
 
-def _window(
+def _windows(
     model: Any,
     rows: Sequence[_Row],
     ratio: float,
@@ -79,9 +95,13 @@ def _window(
     draws: Draws,
     advance: Advance,
 ) -> None:
-    """Makes the next window of each row, in place. All rows stand at the same token, so they share their codebook's turn."""
+    """Makes the next windows of each row, in place, until a prompt moves.
+
+    All rows stand at the same token, so they share their codebook's turn.
+    """
     embed = model.get_input_embeddings()
-    counts = [min(options.sliding_window_len, row.n_tokens - row.n_done) for row in rows]
+    length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
+    counts = [min(length, row.n_tokens - row.n_done) for row in rows]
     logits, state = decoding.prefill(model, [embed(_prompt(row, ratio, config, options)) for row in rows], max(counts))
     active = list(range(len(rows)))
     made: list[list[int]] = [[] for _ in rows]
@@ -149,7 +169,7 @@ def generate_coarse(
     ]
     starts = [len(row.coarse) for row in rows]
     while active := [row for row in rows if row.n_done < row.n_tokens]:
-        _window(model, active, ratio, vocab_size, codebook_size, coarse_config, options, draws, advance)
+        _windows(model, active, ratio, vocab_size, codebook_size, coarse_config, options, draws, advance)
     return [
         vocabulary.coarse_codes(row.coarse[start:], n_codebooks, vocab_size, codebook_size)
         for row, start in zip(rows, starts, strict=True)
