@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,11 @@ from transformers_bark.training.data import (
     Teacher,
     compose_texts,
     fill_template,
+    lay_over,
     load_shards,
+    merge_words,
     read_sentences,
+    repitched,
     split_phrases,
     synthesize_shards,
 )
@@ -80,6 +84,33 @@ def test_a_seed_gives_the_same_audio_and_another_does_not(tmp_path: Path) -> Non
     a, b, c = ([shard.to_list() for shard in load_shards(tmp_path / name)] for name in "abc")
     assert a == b
     assert all(x["audio"] != y["audio"] for old, new in zip(a, c, strict=True) for x, y in zip(old, new, strict=True))
+
+
+def test_voices_differ_in_pitch_and_keep_their_times(tmp_path: Path) -> None:
+    spoken = ToneTeacher().speak("aa", 1.0, 0)
+    low = repitched(spoken, 0.5)
+    assert len(low.audio) == pytest.approx(2 * len(spoken.audio), abs=2)
+    assert low.word_frames == [[2 * frame for frame in span] for span in spoken.word_frames]
+    assert sum(low.phoneme_frames) == 2 * sum(spoken.phoneme_frames)
+    peaks = [np.abs(np.fft.rfft(u.audio)).argmax() / len(u.audio) * 24_000 for u in (spoken, low)]
+    assert peaks[1] == pytest.approx(peaks[0] / 2, abs=5)
+    assert repitched(spoken, 1.0) is spoken
+
+    synthesize_shards(TEXTS * 4, tmp_path, 50, (1.0, 1.2), 3, {"high": 1.0, "low": 0.8})
+    rows = load_shards(tmp_path)[0]
+    assert set(rows["voice"]) == {"high", "low"}
+    for row in rows:
+        assert len(row["audio"]) == pytest.approx(FRAME * sum(row["phoneme_frames"]), abs=FRAME)
+
+
+def test_words_read_otherwise_lie_over_those_written() -> None:
+    text, read = "Dr. Low came at 5:30 today.", "Doctor Low came at five thirty today."
+    spans = [list(match.span()) for match in re.finditer(r"\w+", read)]
+    over = lay_over(spans, read, text)
+    assert [text[a:b] for a, b in over] == ["Dr.", "Low", "came", "at", "5:30", "5:30", "today"]
+    chars, frames = merge_words(over, [[index, index + 1] for index in range(7)])
+    assert [text[a:b] for a, b in chars] == ["Dr.", "Low", "came", "at", "5:30", "today"]
+    assert frames[4:] == [[4, 6], [6, 7]]
 
 
 KILLED = """

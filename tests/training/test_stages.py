@@ -46,7 +46,7 @@ RECIPE: dict[str, Any] = {
     "everyday": {"templates": ["{a} {b}"], "slots": {"a": ["one", "two", "red"], "b": ["cat", "dog", "fox"]}},
     "data": {
         **{"corpus": "corpus.txt", "held_out": "held_out.txt", "n_everyday": 20, "n_words": 4, "n_texts": 12},
-        **{"seed": 1, "speeds": [1.0, 1.1], "shard_size": 4},
+        **{"seed": 1, "speeds": [1.0, 1.1], "shard_size": 4, "voices": {"high": 1.0, "low": 0.5}},
     },
     "codec": {
         "model": {
@@ -71,7 +71,7 @@ RECIPE: dict[str, Any] = {
         },
     },
     "fine": {"training": _TRAINING},
-    "export": {"voice_row": 0, "voice_name": "tone"},
+    "export": {"voices": {"tone": {"voice": "high", "row": 0}, "hum": {"voice": "low", "row": 0}}},
 }
 
 
@@ -104,7 +104,7 @@ def test_a_recipe_ends_in_a_folder_that_speaks(
     model, processor = BarkModel.from_pretrained(folder).eval(), BarkProcessor.from_pretrained(folder)
     assert model.dtype == torch.float32
     assert str(recipe.runs) not in (folder / "config.json").read_text(encoding="utf-8")
-    assert processor.available_voice_presets == ["tone"]
+    assert processor.available_voice_presets == ["tone", "hum"]
     output = model.generate(**processor("one cat", voice_preset="tone"), seed=0, return_dict_in_generate=True)
     assert output.fine_codes[0].shape[0] == 4 and torch.isfinite(output.audio).all()
     assert "# Tones" in (folder / "README.md").read_text(encoding="utf-8")

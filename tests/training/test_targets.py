@@ -178,6 +178,17 @@ SETTINGS = {
 }
 
 
+def test_rows_go_on_from_their_own_voice_only() -> None:
+    config = tiny_model().generation_config
+    batch = [{**row, "voice": voice} for row, voice in zip(rows(5), ["a", "b", "a", "b", "c"], strict=True)]
+    targets = FineTargets(config, 1, p_voice=0.0, default_voice="a")
+    for _ in range(10):
+        assert [targets._history(batch, index) for index in range(5)] == [None, 3, None, 1, None]
+    always = FineTargets(config, 1, p_voice=1.0, default_voice="a")
+    assert [always._history(batch, index) for index in range(5)] == [2, 3, 0, 1, None]
+    assert {always._history(rows(3), 0) for _ in range(50)} == {1, 2}
+
+
 def test_guidance_ends_after_its_steps() -> None:
     model = tiny_model()
     batch = CoarseTargets(model.generation_config, 1)(rows())

@@ -10,12 +10,15 @@ import gzip
 import random
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import soxr
 from datasets import Dataset, Features, Value, load_from_disk
 from datasets import Sequence as ListOf
 from filelock import FileLock, Timeout
@@ -36,6 +39,7 @@ FEATURES = Features(
     {
         "id": Value("string"),
         "text": Value("string"),
+        "voice": Value("string"),
         "audio": ListOf(Value("int16")),
         "word_chars": ListOf(ListOf(Value("int32"))),
         "word_frames": ListOf(ListOf(Value("int32"))),
@@ -43,8 +47,8 @@ FEATURES = Features(
         "phoneme_frames": ListOf(Value("int16")),
     }
 )
-"""Columns of an utterance: audio is 24 kHz mono; `word_chars[i]` is the [start, end) of word i in the text and
-`word_frames[i]` its [start, end) in teacher frames; `phoneme_frames` has one entry a phoneme."""
+"""Columns of an utterance: audio is 24 kHz mono; `voice` names who speaks; `word_chars[i]` is the [start, end) of word i in
+the text and `word_frames[i]` its [start, end) in teacher frames; `phoneme_frames` has one entry a phoneme."""
 
 
 def read_sentences(path: str | Path) -> list[str]:
@@ -124,14 +128,17 @@ class Teacher:
         )
 
     def speak(self, text: str, speed: float, seed: int) -> Utterance | None:
-        """Synthesizes `text`; None where the teacher rewrites it or reads no word of it, so that words have no times."""
+        """Synthesizes `text`; None where the teacher reads no word of it.
+
+        Where it reads something else than is written ("Dr.", "5:30"), its words are laid over those of the text.
+        """
         from hibari import dsp
         from hibari.g2p.normalize import normalize
 
-        if normalize(text) != text:
-            return None
-        tokens = self._tts.g2p.phonemize_tokens(self._tts.g2p.tokenize(text))
-        phonemes, word_chars, word_phones = self._layout(tokens, text)
+        read = normalize(text)
+        tokens = self._tts.g2p.phonemize_tokens(self._tts.g2p.tokenize(read))
+        phonemes, word_chars, word_phones = self._layout(tokens, read)
+        word_chars = lay_over(word_chars, read, text)
         ids = [0, *[self._tts.vocab[c] for c in phonemes], 0]
         if len(ids) < 4 or not word_chars:
             return None
@@ -142,7 +149,7 @@ class Teacher:
         ends = np.cumsum(frames)
         word_frames = [[int(ends[a]), int(ends[b])] for a, b in word_phones]
         pcm = (np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
-        return Utterance(pcm, word_chars, word_frames, phonemes, frames.tolist())
+        return Utterance(pcm, *merge_words(word_chars, word_frames), phonemes, frames.tolist())
 
     def _layout(self, tokens: list[Any], text: str) -> tuple[str, list[list[int]], list[tuple[int, int]]]:
         """Phoneme string, [start, end) in the text and [first, last] index into `ends` of each spoken token."""
@@ -159,19 +166,86 @@ class Teacher:
         return phonemes.rstrip(), chars, phones
 
 
-def _utterances(texts: Sequence[str], first: int, speeds: Sequence[float], seed: int) -> Iterator[dict[str, Any]]:
+def lay_over(spans: Sequence[Sequence[int]], read: str, text: str) -> list[list[int]]:
+    """[start, end) of words in the text as it is read -> [start, end) of the written words that they are read for."""
+    there, here = ([match.span() for match in re.finditer(r"\S+", one)] for one in (read, text))
+    words_read, words_written = ([one[a:b] for a, b in pieces] for one, pieces in ((read, there), (text, here)))
+    written: list[tuple[int, int]] = []
+    for tag, a, b, c, d in SequenceMatcher(None, words_read, words_written, autojunk=False).get_opcodes():
+        for index in range(a, b):
+            first = c + (index - a) * (d - c) // (b - a)
+            last = max(first, c + (index - a + 1) * (d - c) // (b - a) - 1)
+            place = here[min(first, len(here) - 1)][0], here[min(last, len(here) - 1)][1]
+            written.append(place if tag != "equal" else here[first])
+    out = []
+    for start, end in spans:
+        index = max(i for i, (a, _) in enumerate(there) if a <= start)
+        if words_read[index] == text[slice(*written[index])]:  # the same word: keep the place inside it
+            shift = written[index][0] - there[index][0]
+            out.append([start + shift, end + shift])
+        else:
+            out.append(list(written[index]))
+    return out
+
+
+def merge_words(chars: Sequence[list[int]], frames: Sequence[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Makes one of neighbouring words that are read for the same written word."""
+    merged_chars, merged_frames = [chars[0]], [list(frames[0])]
+    for span, time in zip(chars[1:], frames[1:], strict=True):
+        if span == merged_chars[-1]:
+            merged_frames[-1][1] = time[1]
+        else:
+            merged_chars.append(span)
+            merged_frames.append(list(time))
+    return merged_chars, merged_frames
+
+
+def _utterances(
+    texts: Sequence[str], first: int, speeds: Sequence[float], seed: int, voices: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
     teacher = Teacher()
     for number, text in enumerate(texts, first):
-        speed = float(np.random.default_rng([seed, number]).uniform(speeds[0], speeds[1]))
-        utterance = teacher.speak(text, speed, seed + number)
+        draws = np.random.default_rng([seed, number])
+        speed = float(draws.uniform(speeds[0], speeds[1]))
+        voice = list(voices)[draws.integers(len(voices))]
+        pitch = voices[voice]
+        utterance = teacher.speak(text, speed / pitch, seed + number)
         if utterance is not None:
-            yield {"id": f"{number:06d}", "text": text, **vars(utterance)}
+            yield {"id": f"{number:06d}", "text": text, "voice": voice, **vars(repitched(utterance, pitch))}
+
+
+def repitched(utterance: Utterance, ratio: float) -> Utterance:
+    """The utterance played `ratio` times as fast: pitch and formants move together, as for a smaller or larger speaker."""
+    if ratio == 1:
+        return utterance
+    audio = utterance.audio.astype(np.float32) / 32768
+    played = soxr.resample(audio, _SAMPLE_RATE * ratio, _SAMPLE_RATE)
+    ends = np.rint(np.cumsum(utterance.phoneme_frames) / ratio).astype(int)
+    return Utterance(
+        (np.clip(played, -1.0, 1.0) * 32767.0).astype(np.int16),
+        utterance.word_chars,
+        [[round(frame / ratio) for frame in span] for span in utterance.word_frames],
+        utterance.phonemes,
+        np.diff(ends, prepend=0).tolist(),
+    )
+
+
+ONE_VOICE = MappingProxyType({"heart": 1.0})
+"""The teacher's own voice, at its own pitch."""
 
 
 def synthesize_shards(
-    texts: Sequence[str], folder: str | Path, shard_size: int, speeds: Sequence[float], seed: int
+    texts: Sequence[str],
+    folder: str | Path,
+    shard_size: int,
+    speeds: Sequence[float],
+    seed: int,
+    voices: Mapping[str, float] = ONE_VOICE,
 ) -> None:
     """Writes `texts` as teacher utterances to `folder/NNNNN`, a `datasets` folder per `shard_size` texts.
+
+    Each text is spoken by one of `voices`, drawn at random: their names, and their pitch as a multiple of the teacher's.
+
 
     A shard that exists is kept, so a run that was stopped goes on, and several runs may share the work: each locks the
     shard it makes, and the system takes the locks of a killed run away.
@@ -183,7 +257,7 @@ def synthesize_shards(
         try:
             with FileLock(f"{target}.lock", timeout=0):
                 if not target.exists():
-                    _write_shard(target, _utterances(texts[first : first + shard_size], first, speeds, seed))
+                    _write_shard(target, _utterances(texts[first : first + shard_size], first, speeds, seed, voices))
         except Timeout:
             continue
 

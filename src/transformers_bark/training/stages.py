@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,14 @@ class Recipe:
         """Vocabularies, rates and windows that all stages share."""
         return BarkGenerationConfig(**self.settings("generation_config"))
 
+    def voices(self) -> Mapping[str, float]:
+        """The teacher's voices and their pitches; the first speaks where no preset asks for another."""
+        return self.settings("data").get("voices", teacher_data.ONE_VOICE)
+
+    def default_voice(self) -> str:
+        """The voice that speaks without a preset."""
+        return next(iter(self.voices()))
+
     def shards(self) -> list[Dataset]:
         """The finished shards of the teacher's audio."""
         return teacher_data.load_shards(self.runs / "data")
@@ -85,7 +93,12 @@ def make_data(recipe: Recipe) -> None:
         f"data: {len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, {len(texts) / 28 / 60:.0f} min on a core"
     )
     teacher_data.synthesize_shards(
-        texts, recipe.runs / "data", settings["shard_size"], settings["speeds"], settings["seed"]
+        texts,
+        recipe.runs / "data",
+        settings["shard_size"],
+        settings["speeds"],
+        settings["seed"],
+        recipe.voices(),
     )
 
 
@@ -161,7 +174,7 @@ def encode_corpus(recipe: Recipe) -> None:
                 with torch.no_grad():
                     codes = codec_contract.encode(codec_model, whole[None])[0].tolist()
             semantic = tokenizer.encode(audio).tolist()
-            kept = {name: np.asarray(row[name]).tolist() for name in ("text", "word_chars", "word_frames")}
+            kept = {name: np.asarray(row[name]).tolist() for name in ("text", "voice", "word_chars", "word_frames")}
             yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
 
     encoded = Dataset.from_list([row for row in rows() if 5 < row["length"] < settings["max_length"]])
@@ -187,7 +200,13 @@ def train_semantic(recipe: Recipe) -> None:
     pace = [len(tokenizer.tokenize(row["text"])) / row["length"] for row in sample]
     initialize_positions(model, config.semantic_config.max_input_semantic_length, float(np.mean(pace)))
     wrapped = SemanticForTraining(model, config, settings["guided"], settings["guidance"])
-    targets = SemanticTargets(tokenizer, config, teacher_data.FRAME_SECONDS, settings["training"]["seed"])
+    targets = SemanticTargets(
+        tokenizer,
+        config,
+        teacher_data.FRAME_SECONDS,
+        settings["training"]["seed"],
+        default_voice=recipe.default_voice(),
+    )
     _announce("semantic", settings["training"], 0.7)
     run_training(wrapped, rows, targets, recipe.runs / "training" / "semantic", settings["training"])
     model.save_pretrained(recipe.done("semantic"))
@@ -198,7 +217,7 @@ def train_coarse(recipe: Recipe) -> None:
     settings, config = recipe.settings("coarse"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
     model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
-    targets = CoarseTargets(config, settings["training"]["seed"])
+    targets = CoarseTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     stage = config.coarse_acoustics_config
     initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
@@ -212,14 +231,14 @@ def train_fine(recipe: Recipe) -> None:
     settings, config = recipe.settings("fine"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
     model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
-    targets = FineTargets(config, settings["training"]["seed"])
+    targets = FineTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     _announce("fine", settings["training"], 0.5)
     run_training(model, _encoded(recipe, True), targets, recipe.runs / "training" / "fine", settings["training"])
     model.save_pretrained(recipe.done("fine"))
 
 
 def export(recipe: Recipe) -> None:
-    """One folder in the Hub's layout, with 16-bit weights, tokenizer and a voice of a held-out utterance."""
+    """One folder in the Hub's layout, with 16-bit weights, tokenizers and voices of held-out utterances."""
     config = recipe.generation_config()
     parts = {
         "semantic": BarkSemanticModel.from_pretrained(recipe.done("semantic")),
@@ -234,7 +253,6 @@ def export(recipe: Recipe) -> None:
     for name, part in parts.items():
         getattr(model, name).load_state_dict(part.state_dict())
     model.generation_config = config
-    settings = recipe.settings("export")
     folder, draft = recipe.done("checkpoint"), recipe.done("checkpoint.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -247,18 +265,25 @@ def export(recipe: Recipe) -> None:
     # half as large on disk, but CPUs, where this is used, work in 32 bits: `from_pretrained` follows the config
     path = draft / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n")
-    row = load_from_disk(str(recipe.done("encoded"))).filter(lambda codes: len(codes) > 0, input_columns="codes")
-    chosen = row[settings["voice_row"]]
-    voice = utterance_voice(chosen["semantic"], chosen["codes"], config)
-    voice.save(draft / "speaker_embeddings" / f"{settings['voice_name']}.npz")
-    entry = {settings["voice_name"]: f"speaker_embeddings/{settings['voice_name']}.npz"}
     tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
-    BarkProcessor(tokenizer, {"repo_or_path": str(draft), **entry}).save_pretrained(draft, voice_format="npz")
+    BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft, voice_format="npz")
     shutil.copytree(recipe.done("semantic_tokenizer"), draft / SEMANTIC_TOKENIZER)
     shutil.copy(recipe.folder / "NOTICE", draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
+
+
+def _save_voices(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """Voices made of held-out utterances, for a processor: which, by name, stands in the settings of the export."""
+    rows = load_from_disk(str(recipe.done("encoded"))).filter(lambda codes: len(codes) > 0, input_columns="codes")
+    listed = {"repo_or_path": str(folder)}
+    for name, choice in recipe.settings("export")["voices"].items():
+        spoken = rows.filter(lambda voice, wanted=choice["voice"]: voice == wanted, input_columns="voice")
+        row = spoken[choice["row"]]
+        listed[name] = f"speaker_embeddings/{name}.npz"
+        utterance_voice(row["semantic"], row["codes"], recipe.generation_config()).save(folder / listed[name])
+    return listed
 
 
 def _sizes(part: PreTrainedModel) -> dict[str, Any]:

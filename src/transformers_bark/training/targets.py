@@ -48,27 +48,53 @@ def token_times(
     return np.maximum.accumulate(times)
 
 
+class _Batch:
+    """What the targets of all stages share: the rows that others go on from, so that voices work."""
+
+    def __init__(self, seed: int, p_voice: float, default_voice: str | None) -> None:
+        self.random = np.random.default_rng(seed)
+        self.p_voice = p_voice
+        self.default_voice = default_voice
+
+    def _other(self, rows: Sequence[dict[str, Any]], index: int) -> int | None:
+        """Another row of the same `voice`, if there is one; rows that name none share one."""
+        voice = rows[index].get("voice")
+        others = [number for number, row in enumerate(rows) if number != index and row.get("voice") == voice]
+        return int(self.random.choice(others)) if others else None
+
+    def _history(self, rows: Sequence[dict[str, Any]], index: int) -> int | None:
+        """The row to go on from, or None; the default voice alone speaks without one."""
+        wanted = self.random.random() < self.p_voice or rows[index].get("voice") != self.default_voice
+        return self._other(rows, index) if wanted else None
+
+
 _Encoded = tuple[list[int], list[int], list[int]]
 """Text ids, semantic tokens and, for each semantic token, the text token that is spoken."""
 
 
-class SemanticTargets:
+class SemanticTargets(_Batch):
     """Text and semantic tokens -> inputs of `SemanticForTraining`.
 
     Half of the rows get the tokens of another row as their voice, so that presets work; some rows are two utterances in a
-    row, so that texts longer than those of the corpus work.
+    row, so that texts longer than those of the corpus work. Rows whose `voice` is not the default one always get a voice.
 
     Args:
         frame_seconds: length of a frame of `word_frames`; None where the rows have no times of words, and no head is guided.
     """
 
     def __init__(
-        self, tokenizer: Any, config: BarkGenerationConfig, frame_seconds: float | None, seed: int, p_join: float = 0.15
-    ):
+        self,
+        tokenizer: Any,
+        config: BarkGenerationConfig,
+        frame_seconds: float | None,
+        seed: int,
+        p_join: float = 0.15,
+        default_voice: str | None = None,
+    ) -> None:
+        super().__init__(seed, 0.5, default_voice)
         self.tokenizer = tokenizer
         self.config = config.semantic_config
         self.frame_seconds = frame_seconds
-        self.random = np.random.default_rng(seed)
         self.p_join = p_join
 
     def _encode(self, row: dict[str, Any]) -> _Encoded:
@@ -94,18 +120,22 @@ class SemanticTargets:
             self.config.eos_token_id,
             self.config.semantic_pad_token,
         )
-        encoded = [self._encode(row) for row in rows]
-        histories = [encoded[i][1] if self.random.random() < 0.5 else [] for i in self.random.permutation(len(rows))]
-        for index in range(len(rows)):
-            other = encoded[self.random.integers(len(rows))]
-            fits = (
-                len(encoded[index][0]) + len(other[0]) <= length
-                and len(encoded[index][1]) + len(other[1]) < self.config.max_new_tokens
+        everything = [self._encode(row) for row in rows]
+        encoded, histories = [], []
+        for index, one in enumerate(everything):
+            past = self._history(rows, index)
+            other = self._other(rows, index) if self.random.random() < self.p_join else None
+            if other is not None:
+                joined = self._join(one, everything[other])
+                one = joined if len(joined[0]) <= length and len(joined[1]) < self.config.max_new_tokens else one
+            if len(one[0]) <= length and len(one[1]) <= self.config.max_new_tokens:
+                encoded.append(one)
+                histories.append([] if past is None else everything[past][1])
+        if not encoded:
+            raise ValueError(
+                f"no row of a batch of {len(rows)} has at most {length} text tokens and {self.config.max_new_tokens} "
+                "semantic tokens"
             )
-            if self.random.random() < self.p_join and fits:
-                encoded[index] = self._join(encoded[index], other)
-        encoded = [row for row in encoded if len(row[0]) <= length and len(row[1]) <= self.config.max_new_tokens]
-        histories = histories[: len(encoded)]
         text = _pad(
             [[*(t + self.config.text_encoding_offset for t in row[0])] for row in encoded], self.config.text_pad_token
         )
@@ -188,7 +218,7 @@ def initialize_positions(model: BarkCausalModel, prompt: int, text_per_token: fl
         weight.copy_(scale * torch.cat([phase.sin(), phase.cos()], dim=1)[:, : weight.shape[1]])
 
 
-class CoarseTargets:
+class CoarseTargets(_Batch):
     """Semantic tokens and codes -> inputs and labels of `BarkCoarseModel`, one random window of a row.
 
     The window is laid out as the coarse stage does: semantic tokens from the start of the kept history, the infer token,
@@ -196,10 +226,11 @@ class CoarseTargets:
     semantic tokens as they do in the windows that made them. Half of the rows go on from another row's voice.
     """
 
-    def __init__(self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5) -> None:
+    def __init__(
+        self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5, default_voice: str | None = None
+    ) -> None:
+        super().__init__(seed, p_voice, default_voice)
         self.config = config
-        self.random = np.random.default_rng(seed)
-        self.p_voice = p_voice
 
     def _voice(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The semantic tokens and coarse ids that a voice made of `row` leaves in the prompt."""
@@ -256,8 +287,8 @@ class CoarseTargets:
         return ids.tolist(), labels.tolist(), spoken.tolist()
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        order = self.random.permutation(len(rows))
-        voices = [rows[i] if self.random.random() < self.p_voice else None for i in order]
+        past = [self._history(rows, index) for index in range(len(rows))]
+        voices = [None if number is None else rows[number] for number in past]
         windows = [self._window(row, voice) for row, voice in zip(rows, voices, strict=True)]
         pad = self.config.coarse_acoustics_config.coarse_semantic_pad_token
         return {
@@ -304,17 +335,18 @@ class CoarseForTraining(nn.Module):
         return {"loss": output.loss + self.guidance * off, "tokens": output.loss.detach(), "astray": off.detach()}
 
 
-class FineTargets:
+class FineTargets(_Batch):
     """Codes -> inputs and labels of `BarkFineModel` for a random codebook.
 
     Codebooks from the one asked for on are hidden (id `codebook_size`) except in a random stretch of history, and frames
     past the end are hidden in all codebooks, as the fine stage pads its window.
     """
 
-    def __init__(self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5) -> None:
+    def __init__(
+        self, config: BarkGenerationConfig, seed: int, p_voice: float = 0.5, default_voice: str | None = None
+    ) -> None:
+        super().__init__(seed, p_voice, default_voice)
         self.config = config
-        self.random = np.random.default_rng(seed)
-        self.p_voice = p_voice
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         fine, hidden = self.config.fine_acoustics_config, self.config.codebook_size
@@ -324,8 +356,9 @@ class FineTargets:
         labels = np.full(ids.shape[:2], IGNORE, np.int64)
         for index, row in enumerate(rows):
             history = np.zeros((fine.n_fine_codebooks, 0), np.int64)
-            if self.random.random() < self.p_voice:
-                other = np.asarray(rows[self.random.integers(len(rows))]["codes"])
+            past = self._history(rows, index)
+            if past is not None:
+                other = np.asarray(rows[past]["codes"])
                 history = other[:, -fine.max_fine_history_length :]
             codes = np.concatenate([history, np.asarray(row["codes"])], axis=1)[:, : fine.max_fine_input_length].T
             ids[index, : len(codes)] = codes
