@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,10 +31,20 @@ def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
 def _keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     """Removes what comes after the tokens that first exceed `top_p` together; the most probable always stays."""
     ordered, order = logits.sort(dim=-1, descending=True)
-    before = ordered.softmax(-1).cumsum(-1).roll(1, dims=-1)
+    before = _running_sums(ordered.softmax(-1)).roll(1, dims=-1)
     before[..., 0] = 0.0
     removed = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before > top_p)
     return torch.where(removed, -torch.inf, logits)
+
+
+def _running_sums(probs: Tensor) -> Tensor:
+    """Sums of probs [..., token] up to each token, in single precision one after the other, as the original's NumPy adds them.
+
+    Torch adds in double precision on the CPU; over thousands of tokens that moves the border of a nucleus by a token or two.
+    """
+    if probs.device.type != "cpu":
+        return probs.cumsum(-1)
+    return torch.from_numpy(np.cumsum(probs.detach().numpy(), axis=-1, dtype=np.float32))
 
 
 def choose(probs: Tensor, uniforms: Tensor) -> Tensor:
