@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 
+def samples_per_frame(config: Any) -> int:
+    """Samples that a frame of an EnCodec config stands for."""
+    return math.prod(config.upsampling_ratios)
+
+
 def frame_rate(config: Any) -> float:
     """Frames per second of an EnCodec config."""
-    return config.sampling_rate / math.prod(config.upsampling_ratios)
-
-
-def n_codebooks(config: Any) -> int:
-    """Codebooks of an EnCodec config at its highest bandwidth."""
-    return config.num_quantizers
+    return config.sampling_rate / samples_per_frame(config)
 
 
 def decode(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
@@ -41,3 +41,10 @@ def encode(codec_model: Any, audio: Tensor, n_codebooks: int | None = None) -> T
     latent = codec_model.encoder(audio[:, None])
     codes = codec_model.quantizer.encode(latent, codec_model.config.target_bandwidths[-1])
     return codes.transpose(0, 1)[:, :n_codebooks]
+
+
+@torch.no_grad()
+def encode_recording(codec_model: Any, audio: Tensor, n_codebooks: int | None = None) -> Tensor:
+    """audio [samples] at the codec's rate -> codes [codebook, frame] of its whole frames, without the rest of a frame."""
+    size = samples_per_frame(codec_model.config)
+    return encode(codec_model, audio[: len(audio) // size * size][None], n_codebooks)[0]

@@ -110,6 +110,10 @@ class Utterance:
     phoneme_frames: list[int]
 
 
+def _as_int16(audio: np.ndarray) -> np.ndarray:
+    return (np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
+
+
 class Teacher:
     """The teacher voice with its durations exposed. Needs the packages `hibari-tts` and `onnx`."""
 
@@ -148,8 +152,7 @@ class Teacher:
         frames = durations.reshape(-1).astype(int)
         ends = np.cumsum(frames)
         word_frames = [[int(ends[a]), int(ends[b])] for a, b in word_phones]
-        pcm = (np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
-        return Utterance(pcm, *merge_words(word_chars, word_frames), phonemes, frames.tolist())
+        return Utterance(_as_int16(audio), *merge_words(word_chars, word_frames), phonemes, frames.tolist())
 
     def _layout(self, tokens: list[Any], text: str) -> tuple[str, list[list[int]], list[tuple[int, int]]]:
         """Phoneme string, [start, end) in the text and [first, last] index into `ends` of each spoken token."""
@@ -222,7 +225,7 @@ def repitched(utterance: Utterance, ratio: float) -> Utterance:
     played = soxr.resample(audio, _SAMPLE_RATE * ratio, _SAMPLE_RATE)
     ends = np.rint(np.cumsum(utterance.phoneme_frames) / ratio).astype(int)
     return Utterance(
-        (np.clip(played, -1.0, 1.0) * 32767.0).astype(np.int16),
+        _as_int16(played),
         utterance.word_chars,
         [[round(frame / ratio) for frame in span] for span in utterance.word_frames],
         utterance.phonemes,

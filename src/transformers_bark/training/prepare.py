@@ -109,13 +109,14 @@ def encode_speech(
     if isinstance(dataset.features[audio_column], Audio):
         dataset = dataset.cast_column(audio_column, Audio(decode=False))  # decoded here: no torchcodec needed
     most = _most_tokens(model)
+    n_codebooks = model.generation_config.fine_acoustics_config.n_fine_codebooks
     rows, n_left_out = [], 0
     for text, audio in _recordings(dataset, text_column, audio_column, _codec_config(model).sampling_rate):
         semantic = semantic_tokenizer.encode(audio)
         if not 2 <= len(semantic) <= most:
             n_left_out += 1
             continue
-        codes = _codes(model, audio)
+        codes = codec.encode_recording(model.codec_model, audio.to(model.device), n_codebooks)
         rows.append({"text": text, "semantic": semantic.tolist(), "codes": codes.tolist(), "length": len(semantic)})
     if n_left_out:
         warnings.warn(f"left out {n_left_out} recordings of fewer than 2 or more than {most} tokens", stacklevel=2)
@@ -166,13 +167,3 @@ def _samples(audio: Any) -> tuple[np.ndarray, int]:
         source = io.BytesIO(audio["bytes"]) if audio.get("bytes") else audio["path"]
     samples, sampling_rate = soundfile.read(source, dtype="float32", always_2d=True)
     return samples.T, sampling_rate
-
-
-@torch.no_grad()
-def _codes(model: BarkModel, audio: Tensor) -> Tensor:
-    """audio [samples] -> codes [codebook, frame] of its whole frames."""
-    config = _codec_config(model)
-    samples = int(config.sampling_rate / codec.frame_rate(config))
-    whole = audio[: len(audio) // samples * samples].to(model.device)
-    n_codebooks = model.generation_config.fine_acoustics_config.n_fine_codebooks
-    return codec.encode(model.codec_model, whole[None], n_codebooks)[0].cpu()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets, load_from_disk
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import nn
 from transformers import BertTokenizer, EncodecConfig, EncodecModel, PreTrainedModel
 
 from .. import codec as codec_contract
@@ -78,6 +79,14 @@ def _waveform(row: dict[str, Any]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(row["audio"], np.int16).astype(np.float32) / 32768)
 
 
+def _train(recipe: Recipe, name: str, module: nn.Module, rows: Dataset, targets: Any, seconds: float) -> None:
+    """Says what a stage will cost, at so many seconds a step, and trains it with its settings."""
+    training = recipe.settings(name)["training"]
+    steps, batch = training["max_steps"], training["per_device_train_batch_size"]
+    print(f"{name}: {steps} steps of {batch}, about {steps * seconds / 60:.0f} min on one core of a 2024 server")
+    run_training(module, rows, targets, recipe.runs / "training" / name, training)
+
+
 def make_data(recipe: Recipe) -> None:
     """Texts, spoken by the teacher."""
     settings = recipe.settings("data")
@@ -111,8 +120,7 @@ def train_codec(recipe: Recipe) -> None:
     model = CodecForTraining(EncodecConfig(**settings["model"]), **settings.get("quantizer", {}))
     crops = RandomCrops(settings["crop_samples"], settings["training"]["seed"])
     scale_to_unit_variance(model.codec, crops([rows[i] for i in range(min(16, len(rows)))])["audio"])
-    _announce("codec", settings["training"], 0.4)
-    run_training(model, rows, crops, recipe.runs / "training" / "codec", settings["training"])
+    _train(recipe, "codec", model, rows, crops, seconds=0.4)
     model.export().save_pretrained(recipe.done("codec"))
 
 
@@ -163,16 +171,13 @@ def encode_corpus(recipe: Recipe) -> None:
     settings = recipe.settings("encode")
     tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
     codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
-    samples_per_frame = int(codec_model.config.sampling_rate / codec_contract.frame_rate(codec_model.config))
 
     def rows() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(row for shard in recipe.shards() for row in shard.with_format("numpy")):
             audio = _waveform(row)
             codes: Any = []
             if settings["skip"] <= number < settings["skip"] + settings["n_codes"]:
-                whole = audio[: len(audio) // samples_per_frame * samples_per_frame]
-                with torch.no_grad():
-                    codes = codec_contract.encode(codec_model, whole[None])[0].tolist()
+                codes = codec_contract.encode_recording(codec_model, audio).tolist()
             semantic = tokenizer.encode(audio).tolist()
             kept = {name: np.asarray(row[name]).tolist() for name in ("text", "voice", "word_chars", "word_frames")}
             yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
@@ -207,8 +212,7 @@ def train_semantic(recipe: Recipe) -> None:
         settings["training"]["seed"],
         default_voice=recipe.default_voice(),
     )
-    _announce("semantic", settings["training"], 0.7)
-    run_training(wrapped, rows, targets, recipe.runs / "training" / "semantic", settings["training"])
+    _train(recipe, "semantic", wrapped, rows, targets, seconds=0.7)
     model.save_pretrained(recipe.done("semantic"))
 
 
@@ -221,8 +225,7 @@ def train_coarse(recipe: Recipe) -> None:
     stage = config.coarse_acoustics_config
     initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
-    _announce("coarse", settings["training"], 1.0)
-    run_training(wrapped, _encoded(recipe, True), targets, recipe.runs / "training" / "coarse", settings["training"])
+    _train(recipe, "coarse", wrapped, _encoded(recipe, True), targets, seconds=1.0)
     model.save_pretrained(recipe.done("coarse"))
 
 
@@ -232,8 +235,7 @@ def train_fine(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
     targets = FineTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
-    _announce("fine", settings["training"], 0.5)
-    run_training(model, _encoded(recipe, True), targets, recipe.runs / "training" / "fine", settings["training"])
+    _train(recipe, "fine", model, _encoded(recipe, True), targets, seconds=0.5)
     model.save_pretrained(recipe.done("fine"))
 
 
@@ -297,11 +299,6 @@ def utterance_voice(semantic: list[int], codes: list[list[int]], config: BarkGen
     n_frames = min(len(codes[0]), int(len(semantic) * stage.coarse_rate_hz / config.semantic_config.semantic_rate_hz))
     fine = torch.tensor(codes)[:, :n_frames]
     return VoicePreset(torch.tensor(semantic), fine[: stage.n_coarse_codebooks], fine).check(config)
-
-
-def _announce(name: str, training: dict[str, Any], seconds: float) -> None:
-    steps, batch = training["max_steps"], training["per_device_train_batch_size"]
-    print(f"{name}: {steps} steps of {batch}, about {steps * seconds / 60:.0f} min on one core of a 2024 server")
 
 
 STAGES: dict[str, Callable[[Recipe], None]] = {
