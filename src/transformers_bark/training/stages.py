@@ -212,7 +212,7 @@ def train_semantic(recipe: Recipe) -> None:
         settings["training"]["seed"],
         default_voice=recipe.default_voice(),
     )
-    _train(recipe, "semantic", wrapped, rows, targets, seconds=0.7)
+    _train(recipe, "semantic", wrapped, rows, targets, seconds=1.1)
     model.save_pretrained(recipe.done("semantic"))
 
 
@@ -225,7 +225,7 @@ def train_coarse(recipe: Recipe) -> None:
     stage = config.coarse_acoustics_config
     initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
-    _train(recipe, "coarse", wrapped, _encoded(recipe, True), targets, seconds=1.0)
+    _train(recipe, "coarse", wrapped, _encoded(recipe, True), targets, seconds=1.65)
     model.save_pretrained(recipe.done("coarse"))
 
 
