@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import BertTokenizer
 
 from transformers_bark import BarkConfig, BarkGenerationConfig, BarkModel, BarkProcessor, VoicePreset
-from transformers_bark.training.semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig
+from transformers_bark.training.semantic_tokenizer import Bottleneck, SemanticTokenizer, SemanticTokenizerConfig
 
 WORDS = [
     "[PAD]",
@@ -148,9 +147,9 @@ def tiny_voice(n_semantic: int = 20, seed: int = 0) -> VoicePreset:
 
 def tiny_semantic_tokenizer() -> SemanticTokenizer:
     """Random clusters, with the rate and vocabulary of the odd sizes."""
-    random = np.random.default_rng(0)
-    config = SemanticTokenizerConfig(n_tokens=40, context=0, n_components=4)
-    return SemanticTokenizer(config, random.normal(size=(40, 4)), np.zeros(40), random.normal(scale=30, size=(40, 4)))
+    torch.manual_seed(0)
+    config = SemanticTokenizerConfig(n_tokens=40, context=0, n_components=4, hidden_size=16)
+    return SemanticTokenizer(config, Bottleneck(config), torch.randn(40, 4))
 
 
 def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:

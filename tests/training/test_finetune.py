@@ -22,7 +22,7 @@ from transformers_bark.training import (
     load_semantic_tokenizer,
     train_stage,
 )
-from transformers_bark.training.semantic_tokenizer import SemanticTokenizerConfig
+from transformers_bark.training.semantic_tokenizer import Bottleneck, SemanticTokenizerConfig
 
 TEXTS = ["hello my dog", "the quick cat", "is cooler than you", "a b c d"]
 SETTINGS = {
@@ -41,9 +41,10 @@ def tone(number: int, rate: int, seconds: float = 0.5) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def semantic_tokenizer() -> SemanticTokenizer:
-    audios = [tone(number, 24_000, 2.0) for number in range(6)]
+    torch.manual_seed(0)
+    audios = [torch.from_numpy(tone(number, 24_000, 2.0)) for number in range(6)]
     config = SemanticTokenizerConfig(n_tokens=40, context=2, n_components=4)
-    return SemanticTokenizer.fit(config, audios, [[n] * 50 for n in range(6)])
+    return SemanticTokenizer.fit(config, Bottleneck(config), audios)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,8 @@ def test_bad_datasets_are_named(folder: Path, semantic_tokenizer: SemanticTokeni
         encode(text=" ", audio=str(folder / "0.wav"))
     with pytest.raises(ValueError, match="not finite"):
         encode(text="a", audio={"array": [float("nan")] * 24_000, "sampling_rate": 24_000})
-    other = SemanticTokenizer(SemanticTokenizerConfig(n_tokens=7), np.zeros((1, 1)), np.zeros(1), np.zeros((7, 1)))
+    config = SemanticTokenizerConfig(n_tokens=7)
+    other = SemanticTokenizer(config, Bottleneck(config), torch.zeros(7, config.n_components))
     with pytest.raises(ValueError, match="40 semantic tokens.*has 7"):
         encode_speech(Dataset.from_list([{"text": "a", "audio": "x"}]), tiny_model(), other)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="no recording of 2 to 40"):

@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 
 from transformers_bark.training.semantic_tokenizer import (
+    NO_PHONEME,
+    Bottleneck,
+    PhonemeClassifier,
+    PhonemeTargets,
     SemanticTokenizer,
     SemanticTokenizerConfig,
     features,
@@ -21,21 +25,46 @@ def tones(n: int, samples: int) -> torch.Tensor:
 
 
 def test_semantic_tokens_tell_sounds_apart_and_survive_a_save(tmp_path: Path) -> None:
-    config = SemanticTokenizerConfig(n_tokens=4, n_components=2, context=1)
-    audios = [tone.numpy() for tone in tones(4, 24_000)]
-    tokenizer = SemanticTokenizer.fit(config, audios, [[i % 3] * 25 for i in range(4)])
-    tokens = [tokenizer.encode(torch.from_numpy(audio)) for audio in audios]
+    torch.manual_seed(0)
+    config = SemanticTokenizerConfig(n_tokens=4, n_components=8, context=1, stride=1)
+    audios = list(tones(4, 24_000))
+    bottleneck = Bottleneck(config)
+    bottleneck.standardize(torch.cat([features(audio, config) for audio in audios]))
+    tokenizer = SemanticTokenizer.fit(config, bottleneck, audios)
+    tokens = [tokenizer.encode(audio) for audio in audios]
     assert all(len(row) == 25 and row.dtype == torch.int64 for row in tokens)
     assert len({int(row.mode().values) for row in tokens}) >= 3
     tokenizer.save(tmp_path)
     again = SemanticTokenizer.load(tmp_path)
     assert again.config == config
-    assert all(torch.equal(again.encode(torch.from_numpy(a)), t) for a, t in zip(audios, tokens, strict=True))
+    assert all(torch.equal(again.encode(audio), row) for audio, row in zip(audios, tokens, strict=True))
+
+
+def test_the_bottleneck_learns_what_tells_phonemes_apart() -> None:
+    torch.manual_seed(0)
+    config = SemanticTokenizerConfig(n_components=4, context=2, hidden_size=16)
+    rows = [
+        {"audio": (tone * 32767).to(torch.int16).numpy(), "classes": [n % 2] * 24}
+        for n, tone in enumerate(tones(4, 24_000))
+    ]
+    batch = PhonemeTargets(config)(rows)
+    assert batch["features"].shape == (4 * 24, config.n_features) and batch["labels"].shape == (4 * 24,)
+    model = PhonemeClassifier(config, 2)
+    model.bottleneck.standardize(batch["features"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(30):
+        loss = model(**batch)["loss"]
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.1 * losses[0]
 
 
 def test_features_are_one_row_a_token() -> None:
-    config = SemanticTokenizerConfig(context=2)
-    assert features(torch.randn(960 * 7 + 500), config).shape == (7, 5 * 40)
+    config = SemanticTokenizerConfig(context=4, stride=2)
+    assert features(torch.randn(960 * 7 + 500), config).shape == (7, config.n_features) == (7, 5 * 40)
 
 
 def test_phoneme_classes_follow_the_times() -> None:
@@ -44,3 +73,4 @@ def test_phoneme_classes_follow_the_times() -> None:
     classes = phoneme_classes("a ˈb", [2, 4, 2, 1, 3, 2], 7, 0.05, 0.025, index)
     names = {number: name for name, number in index.items()}
     assert [names.get(c) for c in classes] == [None, "afirst", "asecond", "silence", "bfirst", "bsecond", None]
+    assert classes[0] == classes[-1] == NO_PHONEME

@@ -14,7 +14,7 @@ from tests.training.tones import ToneTeacher
 from transformers_bark import BarkModel, BarkProcessor
 from transformers_bark.training import __main__ as command
 from transformers_bark.training import data
-from transformers_bark.training.stages import STAGES, Recipe, run
+from transformers_bark.training.stages import SHARED, STAGES, Recipe, run
 
 _TRAINING = {"seed": 1, "max_steps": 3, "per_device_train_batch_size": 2, "warmup_steps": 1, "save_steps": 2}
 _SMALL = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "bias": False}
@@ -59,9 +59,13 @@ RECIPE: dict[str, Any] = {
         "quantizer": {"warmup_steps": 1, "n_pooled": 8},
         "training": _TRAINING,
     },
-    "semantic_tokenizer": {"n_shards": 2, "tokenizer": {"n_tokens": 16, "context": 2, "n_components": 4, "seed": 1}},
+    "semantic_tokenizer": {
+        "n_shards": 2,
+        "tokenizer": {"n_tokens": 16, "context": 2, "n_components": 4, "hidden_size": 8, "seed": 1},
+        "training": _TRAINING,
+    },
     "text_tokenizer": {"vocab_size": 60},
-    "encode": {"skip": 4, "n_codes": 8, "max_length": 150},
+    "encode": {"max_length": 150},
     "semantic": {"guided": [[0, 0]], "guidance": 0.3, "training": {**_TRAINING, "optim": "muon"}},
     "coarse": {
         **{"guided": [[0, 0]], "guidance": 1.0, "guided_steps": 1},
@@ -71,6 +75,7 @@ RECIPE: dict[str, Any] = {
         },
     },
     "fine": {"training": _TRAINING},
+    "decoder": {"crop_frames": 20, "losses": {"n_filters": 2, "resolutions": [[512, 16]]}, "training": _TRAINING},
     "export": {"voices": {"tone": {"voice": "high", "row": 0}, "hum": {"voice": "low", "row": 0}}},
 }
 
@@ -97,8 +102,11 @@ def test_a_recipe_ends_in_a_folder_that_speaks(
     monkeypatch.setattr(sys, "argv", arguments)
     command.main()
     printed = capsys.readouterr().out
-    assert all(f"{stage}: 3 steps of 2, about" in printed for stage in ("codec", "semantic", "coarse", "fine"))
-    assert all(recipe.done(stage).exists() for stage in STAGES if stage != "data")
+    assert all(
+        f"{stage}: 3 steps of 2, about" in printed
+        for stage in ("codec", "semantic_tokenizer", "semantic", "coarse", "fine", "decoder")
+    )
+    assert all(recipe.done(stage).exists() for stage in STAGES if stage not in SHARED)
 
     folder = recipe.done("checkpoint")
     model, processor = BarkModel.from_pretrained(folder).eval(), BarkProcessor.from_pretrained(folder)

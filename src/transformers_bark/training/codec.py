@@ -17,6 +17,20 @@ from transformers import EncodecConfig, EncodecModel
 from vector_quantize_pytorch import ResidualVQ
 
 
+def spectral_loss(sampling_rate: int) -> nn.Module:
+    """Distance of the log-mel spectrograms of two sounds [batch, 1, samples], over three resolutions."""
+    return auraloss.freq.MultiResolutionSTFTLoss(
+        fft_sizes=[2048, 1024, 512],
+        hop_sizes=[480, 240, 120],
+        win_lengths=[1920, 960, 480],
+        scale="mel",
+        n_bins=80,
+        sample_rate=sampling_rate,
+        w_sc=0.0,
+        eps=1e-6,
+    )
+
+
 class CodecForTraining(nn.Module):
     """EnCodec with a trainable residual quantizer; `forward` gives the loss that `transformers.Trainer` minimizes."""
 
@@ -53,16 +67,7 @@ class CodecForTraining(nn.Module):
         )
         self.commitment_weight = commitment_weight
         self.waveform_weight = waveform_weight
-        self.spectral_loss = auraloss.freq.MultiResolutionSTFTLoss(
-            fft_sizes=[2048, 1024, 512],
-            hop_sizes=[480, 240, 120],
-            win_lengths=[1920, 960, 480],
-            scale="mel",
-            n_bins=80,
-            sample_rate=config.sampling_rate,
-            w_sc=0.0,
-            eps=1e-6,
-        )
+        self.spectral_loss = spectral_loss(config.sampling_rate)
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """audio: [batch, samples], a whole number of frames -> {"loss": scalar}."""

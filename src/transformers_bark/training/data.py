@@ -10,7 +10,7 @@ import gzip
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -204,13 +204,18 @@ def merge_words(chars: Sequence[list[int]], frames: Sequence[list[int]]) -> tupl
 
 
 def _utterances(
-    texts: Sequence[str], first: int, speeds: Sequence[float], seed: int, voices: Mapping[str, float]
+    texts: Sequence[str],
+    first: int,
+    speeds: Sequence[float],
+    seed: int,
+    voices: Mapping[str, float],
+    shares: Sequence[float] | None,
 ) -> Iterator[dict[str, Any]]:
     teacher = Teacher()
     for number, text in enumerate(texts, first):
         draws = np.random.default_rng([seed, number])
         speed = float(draws.uniform(speeds[0], speeds[1]))
-        voice = list(voices)[draws.integers(len(voices))]
+        voice = str(draws.choice(list(voices), p=shares))
         pitch = voices[voice]
         utterance = teacher.speak(text, speed / pitch, seed + number)
         if utterance is not None:
@@ -244,38 +249,52 @@ def synthesize_shards(
     speeds: Sequence[float],
     seed: int,
     voices: Mapping[str, float] = ONE_VOICE,
+    shares: Sequence[float] | None = None,
 ) -> None:
-    """Writes `texts` as teacher utterances to `folder/NNNNN`, a `datasets` folder per `shard_size` texts.
+    """Writes `texts` as teacher utterances with `write_shards`, `shard_size` texts a shard.
 
     Each text is spoken by one of `voices`, drawn at random: their names, and their pitch as a multiple of the teacher's.
+    `shares` are their parts of the texts, which add up to one; without them the parts are equal.
+    """
 
+    def make(number: int) -> Iterator[dict[str, Any]]:
+        first = number * shard_size
+        return _utterances(texts[first : first + shard_size], first, speeds, seed, voices, shares)
+
+    for path, rows in write_shards(folder, -(-len(texts) // shard_size), make, FEATURES):
+        minutes = sum(len(row["audio"]) for row in rows) / _SAMPLE_RATE / 60
+        print(f"{path}: {len(rows)} utterances, {minutes:.1f} min", flush=True)
+
+
+def write_shards(
+    folder: str | Path,
+    n_shards: int,
+    make: Callable[[int], Iterable[dict[str, Any]]],
+    features: Features | None = None,
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """Saves the rows of `make(number)` as `folder/NNNNN`, a `datasets` folder a shard; yields what it has saved.
 
     A shard that exists is kept, so a run that was stopped goes on, and several runs may share the work: each locks the
-    shard it makes, and the system takes the locks of a killed run away.
+    shard it makes, and the system takes the locks of a killed run away. A shard gets its name last, when it is whole.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(texts), shard_size):
-        target = folder / f"{first // shard_size:05d}"
+    for number in range(n_shards):
+        target = folder / f"{number:05d}"
         try:
             with FileLock(f"{target}.lock", timeout=0):
-                if not target.exists():
-                    _write_shard(target, _utterances(texts[first : first + shard_size], first, speeds, seed, voices))
+                if target.exists():
+                    continue
+                rows = list(make(number))
+                draft = target.with_name(target.name + ".part")
+                shutil.rmtree(draft, ignore_errors=True)
+                Dataset.from_list(rows, features=features).save_to_disk(str(draft))
+                draft.rename(target)
         except Timeout:
             continue
-
-
-def _write_shard(target: Path, utterances: Iterator[dict[str, Any]]) -> None:
-    """Saves the utterances and gives the folder its name last, so that a named shard is a whole one."""
-    rows = list(utterances)
-    draft = target.with_name(target.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    Dataset.from_list(rows, features=FEATURES).save_to_disk(str(draft))
-    draft.rename(target)
-    minutes = sum(len(row["audio"]) for row in rows) / _SAMPLE_RATE / 60
-    print(f"{target}: {len(rows)} utterances, {minutes:.1f} min", flush=True)
+        yield target, rows
 
 
 def load_shards(folder: str | Path) -> list[Dataset]:
-    """The finished shards of `synthesize_shards`, in order."""
+    """The finished shards of `write_shards`, in order."""
     return [load_from_disk(str(path)) for path in sorted(Path(folder).iterdir()) if path.name.isdigit()]

@@ -1,8 +1,8 @@
-"""Semantic tokens: speech features, projected so that phonemes come apart, and grouped by k-means.
+"""Semantic tokens: speech features, narrowed so that phonemes come apart, and grouped by k-means.
 
 Bark's own semantic encoder was never released; this one serves models trained from scratch. The features are log-mel
-frames with their neighbours. A linear discriminant analysis, fitted once on the teacher's phoneme times, keeps what tells
-phonemes apart; encoding needs audio only.
+frames with their neighbours. A small network, trained once to tell the teacher's phonemes by way of a narrow layer, keeps in
+that layer what they differ in and little of who speaks; encoding needs audio only.
 """
 
 from __future__ import annotations
@@ -11,32 +11,40 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from torch import Tensor
+from torch import Tensor, nn
 
 _WEIGHTS = "semantic_tokenizer.safetensors"
 _CONFIG = "semantic_tokenizer.json"
 _STRESS = "ˈˌ"
 """Marks that take time of their own in the teacher's alphabet but sound like the phoneme after them."""
 
+NO_PHONEME = -100
+"""Class of a token outside the phonemes, which no loss counts."""
+
 
 @dataclass(frozen=True)
 class SemanticTokenizerConfig:
-    """Sizes of the tokenizer. `hop` is the samples of a token, `frame_hop` those of a mel frame (it divides `hop`)."""
+    """Sizes of the tokenizer. `hop` is the samples of a token, `frame_hop` those of a mel frame (it divides `hop`).
+
+    A token is heard with `context` frames on each side, of which every `stride`-th is looked at.
+    """
 
     sampling_rate: int = 24_000
     hop: int = 960
     frame_hop: int = 240
     n_fft: int = 1024
     n_mels: int = 40
-    context: int = 5
-    n_components: int = 40
+    context: int = 12
+    stride: int = 2
+    hidden_size: int = 192
+    n_components: int = 48
     n_tokens: int = 512
     seed: int = 1
 
@@ -45,58 +53,106 @@ class SemanticTokenizerConfig:
         """Tokens per second."""
         return self.sampling_rate / self.hop
 
+    @property
+    def n_features(self) -> int:
+        """Numbers that describe the sound of a token."""
+        return self.n_mels * len(range(0, 2 * self.context + 1, self.stride))
 
-class SemanticTokenizer:
-    """Audio -> semantic tokens. Make one with `fit` or `load`."""
 
-    def __init__(self, config: SemanticTokenizerConfig, projection: np.ndarray, mean: np.ndarray, centres: np.ndarray):
-        self.config = config
-        self.projection, self.mean, self.centres = (
-            torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (projection, mean, centres)
+class Bottleneck(nn.Module):
+    """Features of a token -> the few numbers that its phoneme can be told from."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: SemanticTokenizerConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(config.n_features))
+        self.register_buffer("deviation", torch.ones(config.n_features))
+        self.layers = nn.Sequential(
+            nn.Linear(config.n_features, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.n_components),
+            nn.LayerNorm(config.n_components, elementwise_affine=False),
         )
 
-    @classmethod
-    def fit(
-        cls, config: SemanticTokenizerConfig, audios: Iterable[np.ndarray], labels: Iterable[Sequence[int]]
-    ) -> SemanticTokenizer:
-        """Fits the projection and the clusters.
+    def standardize(self, data: Tensor) -> None:
+        """Takes mean and deviation from features [token, n_features]."""
+        self.mean.copy_(data.mean(0))
+        self.deviation.copy_(data.std(0).clamp_min(1e-3))
 
-        Args:
-            audios: float32 [samples] in [-1, 1], one an utterance.
-            labels: for each utterance the class of every token, -1 for none; used only to fit the projection.
-        """
-        rows, classes = [], []
-        for audio, label in zip(audios, labels, strict=True):
-            part = features(torch.from_numpy(audio), config).numpy()
-            size = min(len(part), len(label))
-            rows.append(part[:size])
-            classes.append(np.asarray(label[:size]))
-        data, target = np.concatenate(rows), np.concatenate(classes)
-        known = target >= 0
-        analysis = LinearDiscriminantAnalysis(n_components=config.n_components, solver="eigen", shrinkage=1e-3)
-        analysis.fit(data[known], target[known])
-        mean = data.mean(0)
-        projection = analysis.scalings_[:, : config.n_components]
-        projected = (data - mean) @ projection
+    def forward(self, data: Tensor) -> Tensor:
+        """[..., n_features] -> [..., n_components]."""
+        return self.layers((data - self.mean) / self.deviation)
+
+
+class PhonemeClassifier(nn.Module):
+    """What the bottleneck is trained with: the phoneme class of every token."""
+
+    def __init__(self, config: SemanticTokenizerConfig, n_classes: int) -> None:
+        super().__init__()
+        self.bottleneck = Bottleneck(config)
+        self.head = nn.Linear(config.n_components, n_classes)
+
+    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """features: [token, n_features]; labels: [token], `NO_PHONEME` for none -> {"loss": scalar}."""
+        logits = self.head(self.bottleneck(features))
+        return {"loss": nn.functional.cross_entropy(logits, labels, ignore_index=NO_PHONEME)}
+
+
+class PhonemeTargets:
+    """Collator: rows with `audio` (int16) and `classes` -> inputs of `PhonemeClassifier`."""
+
+    def __init__(self, config: SemanticTokenizerConfig) -> None:
+        self.config = config
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        parts = [features(torch.from_numpy(np.asarray(row["audio"], np.float32) / 32768), self.config) for row in rows]
+        labels = [torch.as_tensor(np.asarray(row["classes"]), dtype=torch.int64) for row in rows]
+        sizes = [min(len(part), len(label)) for part, label in zip(parts, labels, strict=True)]
+        return {
+            "features": torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]),
+            "labels": torch.cat([label[:size] for label, size in zip(labels, sizes, strict=True)]),
+        }
+
+
+class SemanticTokenizer:
+    """Audio -> semantic tokens. Make one with `fit` or `load`.
+
+    Its numbers are rounded to 16 bits when it is made, so that the tokens of a loaded one are the same.
+    """
+
+    def __init__(self, config: SemanticTokenizerConfig, bottleneck: Bottleneck, centres: Tensor) -> None:
+        self.config = config
+        self.bottleneck = bottleneck.half().float().eval()
+        self.centres = centres.half().float()
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls, config: SemanticTokenizerConfig, bottleneck: Bottleneck, audios: Iterable[Tensor]
+    ) -> SemanticTokenizer:
+        """Groups what the trained `bottleneck` gives for `audios`, each [samples] in [-1, 1]."""
+        bottleneck = bottleneck.half().float().eval()
+        data = torch.cat([bottleneck(features(audio, config)) for audio in audios])
         clusters = MiniBatchKMeans(
             config.n_tokens, batch_size=16_384, n_init=3, max_iter=60, random_state=config.seed
-        ).fit(projected)
-        return cls(config, projection, mean, clusters.cluster_centers_)
+        ).fit(data.numpy())
+        return cls(config, bottleneck, torch.from_numpy(clusters.cluster_centers_).float())
 
-    def project(self, audio: Tensor) -> Tensor:
-        """audio [samples] -> features after the projection [token, n_components]."""
-        return (features(audio, self.config) - self.mean) @ self.projection
-
+    @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """audio [samples] in [-1, 1] at `sampling_rate` -> tokens [samples // hop], int64."""
-        return torch.cdist(self.project(audio)[None], self.centres[None])[0].argmin(-1)
+        return torch.cdist(self.bottleneck(features(audio, self.config))[None], self.centres[None])[0].argmin(-1)
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer to `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        parts = {"projection": self.projection, "mean": self.mean, "centres": self.centres}
-        save_file({name: part.numpy() for name, part in parts.items()}, folder / _WEIGHTS)
+        parts = {**self.bottleneck.state_dict(), "centres": self.centres}
+        save_file({name: part.half().contiguous() for name, part in parts.items()}, folder / _WEIGHTS)
         (folder / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2))
 
     @classmethod
@@ -104,7 +160,9 @@ class SemanticTokenizer:
         """Reads what `save` wrote."""
         parts = load_file(Path(folder) / _WEIGHTS)
         config = SemanticTokenizerConfig(**json.loads((Path(folder) / _CONFIG).read_text()))
-        return cls(config, parts["projection"], parts["mean"], parts["centres"])
+        bottleneck, centres = Bottleneck(config), parts.pop("centres")
+        bottleneck.load_state_dict(parts)
+        return cls(config, bottleneck, centres)
 
 
 def log_mel(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
@@ -118,12 +176,12 @@ def log_mel(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
 
 
 def features(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
-    """audio [samples] -> [samples // hop, (2 * context + 1) * n_mels]: the mel frames around the middle of each token."""
+    """audio [samples] -> [samples // hop, n_features]: the mel frames around the middle of each token."""
     n_tokens, stride = len(audio) // config.hop, config.hop // config.frame_hop
     mel = log_mel(audio, config)
     padded = torch.nn.functional.pad(mel.T, (config.context, config.context), mode="replicate").T
     middle = torch.arange(n_tokens) * stride + stride // 2
-    around = middle[:, None] + torch.arange(2 * config.context + 1)
+    around = middle[:, None] + torch.arange(0, 2 * config.context + 1, config.stride)
     return padded[around.clamp_max(len(padded) - 1)].flatten(1)
 
 
@@ -135,7 +193,7 @@ def phoneme_classes(
     frame_seconds: float,
     index: dict[str, int],
 ) -> list[int]:
-    """The class of each token: the phoneme at its middle, first and second half apart; -1 outside the phonemes.
+    """The class of each token: the phoneme at its middle, first and second half apart; `NO_PHONEME` outside.
 
     Args:
         frames: teacher frames of the leading pad, each phoneme and the trailing pad.
@@ -147,7 +205,7 @@ def phoneme_classes(
         middle = (token + 0.5) * token_seconds
         place = int(np.searchsorted(ends, middle, side="right"))
         if not 1 <= place <= len(phonemes):
-            classes.append(-1)
+            classes.append(NO_PHONEME)
             continue
         half = "first" if middle < (ends[place - 1] + ends[place]) / 2 else "second"
         symbol = phonemes[place - 1]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets, load_from_disk
+from datasets import Dataset, concatenate_datasets
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import BertTokenizer, EncodecConfig, EncodecModel, PreTrainedModel
@@ -28,8 +28,15 @@ from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
 from .codec import CodecForTraining, RandomCrops, scale_to_unit_variance
+from .decoder import CodedCrops, DecoderForTraining
 from .prepare import SEMANTIC_TOKENIZER
-from .semantic_tokenizer import SemanticTokenizer, SemanticTokenizerConfig, phoneme_classes
+from .semantic_tokenizer import (
+    PhonemeClassifier,
+    PhonemeTargets,
+    SemanticTokenizer,
+    SemanticTokenizerConfig,
+    phoneme_classes,
+)
 from .targets import (
     CoarseForTraining,
     CoarseTargets,
@@ -39,6 +46,12 @@ from .targets import (
     initialize_positions,
 )
 from .train import run_training
+
+_KEPT = ("id", "text", "voice", "word_chars", "word_frames")
+"""Columns of an utterance that its encoded row has too."""
+
+SHARED = ("data", "encoded")
+"""Stages that write shards: they look themselves for what is missing, and several runs may share them."""
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -108,6 +121,7 @@ def make_data(recipe: Recipe) -> None:
         settings["speeds"],
         settings["seed"],
         recipe.voices(),
+        settings.get("shares"),
     )
 
 
@@ -124,26 +138,30 @@ def train_codec(recipe: Recipe) -> None:
     model.export().save_pretrained(recipe.done("codec"))
 
 
-def fit_semantic_tokenizer(recipe: Recipe) -> None:
-    """The projection and the clusters of the semantic tokens."""
+def train_semantic_tokenizer(recipe: Recipe) -> None:
+    """The network that narrows sounds down to phonemes, and the clusters of the semantic tokens."""
     settings = recipe.settings("semantic_tokenizer")
+    torch.manual_seed(settings["training"]["seed"])
     config = SemanticTokenizerConfig(**settings["tokenizer"])
+    rows = concatenate_datasets(recipe.shards()[1 : settings["n_shards"] + 1]).with_format("numpy")
     index: dict[str, int] = {}
-    audios, labels = [], []
-    for shard in recipe.shards()[1 : settings["n_shards"] + 1]:
-        for row in shard.with_format("numpy"):
-            audios.append(_waveform(row).numpy())
-            labels.append(
-                phoneme_classes(
-                    row["phonemes"],
-                    row["phoneme_frames"],
-                    len(audios[-1]) // config.hop,
-                    1 / config.rate_hz,
-                    teacher_data.FRAME_SECONDS,
-                    index,
-                )
-            )
-    SemanticTokenizer.fit(config, audios, labels).save(recipe.done("semantic_tokenizer"))
+    classes = [
+        phoneme_classes(
+            row["phonemes"],
+            row["phoneme_frames"],
+            len(row["audio"]) // config.hop,
+            1 / config.rate_hz,
+            teacher_data.FRAME_SECONDS,
+            index,
+        )
+        for row in rows
+    ]
+    rows = rows.select_columns(["audio"]).add_column("classes", classes)
+    model, targets = PhonemeClassifier(config, len(index)), PhonemeTargets(config)
+    model.bottleneck.standardize(targets([rows[i] for i in range(min(100, len(rows)))])["features"])
+    _train(recipe, "semantic_tokenizer", model, rows, targets, seconds=0.1)
+    audios = (_waveform(row) for row in rows)
+    SemanticTokenizer.fit(config, model.bottleneck, audios).save(recipe.done("semantic_tokenizer"))
 
 
 def train_text_tokenizer(recipe: Recipe) -> None:
@@ -167,31 +185,34 @@ def train_text_tokenizer(recipe: Recipe) -> None:
 
 
 def encode_corpus(recipe: Recipe) -> None:
-    """Semantic tokens of every utterance, and codes of the first `n_codes` after those the codec saw."""
-    settings = recipe.settings("encode")
+    """Semantic tokens and codes of every utterance that is not too long."""
+    longest = recipe.settings("encode")["max_length"]
     tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
     codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
+    shards = recipe.shards()
+    print(f"encoded: {sum(map(len, shards))} utterances, about {sum(map(len, shards)) / 19 / 60:.0f} min on a core")
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(row for shard in recipe.shards() for row in shard.with_format("numpy")):
+    def make(number: int) -> Iterator[dict[str, Any]]:
+        for row in shards[number].with_format("numpy"):
             audio = _waveform(row)
-            codes: Any = []
-            if settings["skip"] <= number < settings["skip"] + settings["n_codes"]:
-                codes = codec_contract.encode_recording(codec_model, audio).tolist()
             semantic = tokenizer.encode(audio).tolist()
-            kept = {name: np.asarray(row[name]).tolist() for name in ("text", "voice", "word_chars", "word_frames")}
-            yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
+            if 5 < len(semantic) < longest:
+                kept = {name: np.asarray(row[name]).tolist() for name in _KEPT}
+                codes = codec_contract.encode_recording(codec_model, audio).tolist()
+                yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
 
-    encoded = Dataset.from_list([row for row in rows() if 5 < row["length"] < settings["max_length"]])
-    encoded.save_to_disk(str(recipe.done("encoded")))
+    for path, rows in teacher_data.write_shards(recipe.runs / "encoded", len(shards), make):
+        print(f"{path}: {len(rows)} utterances", flush=True)
 
 
-def _encoded(recipe: Recipe, with_codes: bool) -> Dataset:
+def _encoded(recipe: Recipe) -> Dataset:
     """The encoded corpus without the rows held out for listening."""
-    rows = load_from_disk(str(recipe.done("encoded")))
-    if with_codes:
-        rows = rows.filter(lambda codes: len(codes) > 0, input_columns="codes")
+    rows = _all_encoded(recipe)
     return rows.select(range(min(200, len(rows) // 2), len(rows)))
+
+
+def _all_encoded(recipe: Recipe) -> Dataset:
+    return concatenate_datasets(teacher_data.load_shards(recipe.runs / "encoded"))
 
 
 def train_semantic(recipe: Recipe) -> None:
@@ -200,7 +221,7 @@ def train_semantic(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
     model = BarkSemanticModel(BarkSemanticConfig(**recipe.settings("model")["semantic_config"]))
-    rows = _encoded(recipe, with_codes=False)
+    rows = _encoded(recipe)
     sample = rows.select(range(min(500, len(rows))))
     pace = [len(tokenizer.tokenize(row["text"])) / row["length"] for row in sample]
     initialize_positions(model, config.semantic_config.max_input_semantic_length, float(np.mean(pace)))
@@ -225,7 +246,7 @@ def train_coarse(recipe: Recipe) -> None:
     stage = config.coarse_acoustics_config
     initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
-    _train(recipe, "coarse", wrapped, _encoded(recipe, True), targets, seconds=1.65)
+    _train(recipe, "coarse", wrapped, _encoded(recipe), targets, seconds=1.65)
     model.save_pretrained(recipe.done("coarse"))
 
 
@@ -235,8 +256,27 @@ def train_fine(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
     targets = FineTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
-    _train(recipe, "fine", model, _encoded(recipe, True), targets, seconds=0.5)
+    _train(recipe, "fine", model, _encoded(recipe), targets, seconds=0.5)
     model.save_pretrained(recipe.done("fine"))
+
+
+def train_decoder(recipe: Recipe) -> None:
+    """The codec's decoder once more, from the codes of the whole corpus."""
+    settings = recipe.settings("decoder")
+    torch.manual_seed(settings["training"]["seed"])
+    codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
+    crops = CodedCrops(
+        settings["crop_frames"], codec_contract.samples_per_frame(codec_model.config), settings["training"]["seed"]
+    )
+    coded = _encoded(recipe).select_columns(["id", "codes"])
+    coded = coded.filter(lambda codes: len(codes[0]) >= crops.n_frames, input_columns="codes")
+    spoken = concatenate_datasets(recipe.shards()).select_columns(["id", "audio"])
+    places = {name: place for place, name in enumerate(spoken["id"])}
+    heard = spoken.select([places[name] for name in coded["id"]]).select_columns("audio")
+    rows = concatenate_datasets([coded.select_columns("codes"), heard], axis=1).with_format("numpy")
+    model = DecoderForTraining(codec_model, **settings.get("losses", {}))
+    _train(recipe, "decoder", model, rows, crops, seconds=1.0)
+    model.codec.eval().save_pretrained(recipe.done("decoder"))
 
 
 def export(recipe: Recipe) -> None:
@@ -246,7 +286,7 @@ def export(recipe: Recipe) -> None:
         "semantic": BarkSemanticModel.from_pretrained(recipe.done("semantic")),
         "coarse_acoustics": BarkCoarseModel.from_pretrained(recipe.done("coarse")),
         "fine_acoustics": BarkFineModel.from_pretrained(recipe.done("fine")),
-        "codec_model": EncodecModel.from_pretrained(recipe.done("codec")),
+        "codec_model": EncodecModel.from_pretrained(recipe.done("decoder")),
     }
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
     whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
@@ -278,7 +318,7 @@ def export(recipe: Recipe) -> None:
 
 def _save_voices(recipe: Recipe, folder: Path) -> dict[str, str]:
     """Voices made of held-out utterances, for a processor: which, by name, stands in the settings of the export."""
-    rows = load_from_disk(str(recipe.done("encoded"))).filter(lambda codes: len(codes) > 0, input_columns="codes")
+    rows = _all_encoded(recipe)
     listed = {"repo_or_path": str(folder)}
     for name, choice in recipe.settings("export")["voices"].items():
         spoken = rows.filter(lambda voice, wanted=choice["voice"]: voice == wanted, input_columns="voice")
@@ -304,19 +344,20 @@ def utterance_voice(semantic: list[int], codes: list[list[int]], config: BarkGen
 STAGES: dict[str, Callable[[Recipe], None]] = {
     "data": make_data,
     "codec": train_codec,
-    "semantic_tokenizer": fit_semantic_tokenizer,
+    "semantic_tokenizer": train_semantic_tokenizer,
     "text_tokenizer": train_text_tokenizer,
     "encoded": encode_corpus,
     "semantic": train_semantic,
     "coarse": train_coarse,
     "fine": train_fine,
+    "decoder": train_decoder,
     "checkpoint": export,
 }
-"""The stages in order, by the name of the folder that each leaves."""
+"""The stages in order, by the name of what each leaves."""
 
 
 def run(recipe: Recipe, stage: str) -> None:
     """Runs one stage, or with `all` every stage that is not finished."""
     for name, action in STAGES.items():
-        if name == stage or (stage == "all" and (name == "data" or not recipe.done(name).exists())):
+        if name == stage or (stage == "all" and (name in SHARED or not recipe.done(name).exists())):
             action(recipe)

@@ -76,7 +76,8 @@ class SemanticTargets(_Batch):
     """Text and semantic tokens -> inputs of `SemanticForTraining`.
 
     Half of the rows get the tokens of another row as their voice, so that presets work; some rows are two utterances in a
-    row, so that texts longer than those of the corpus work. Rows whose `voice` is not the default one always get a voice.
+    row, so that texts longer than those of the corpus work; in some an unknown character stands, to be read as nothing.
+    Rows whose `voice` is not the default one always get a voice.
 
     Args:
         frame_seconds: length of a frame of `word_frames`; None where the rows have no times of words, and no head is guided.
@@ -89,10 +90,12 @@ class SemanticTargets(_Batch):
         frame_seconds: float | None,
         seed: int,
         p_join: float = 0.15,
+        p_unknown: float = 0.05,
         default_voice: str | None = None,
     ) -> None:
         super().__init__(seed, 0.5, default_voice)
         self.tokenizer = tokenizer
+        self.p_unknown = p_unknown
         self.config = config.semantic_config
         self.frame_seconds = frame_seconds
         self.p_join = p_join
@@ -102,12 +105,23 @@ class SemanticTargets(_Batch):
         encoded = self.tokenizer(row["text"], add_special_tokens=False, return_offsets_mapping=True)
         if self.frame_seconds is None:
             semantic = list(map(int, row["semantic"]))
-            return list(encoded["input_ids"]), semantic, [IGNORE] * len(semantic)
+            return self._with_unknown((list(encoded["input_ids"]), semantic, [IGNORE] * len(semantic)))
         times = token_times(encoded["offset_mapping"], row["word_chars"], row["word_frames"], self.frame_seconds)
         semantic = list(map(int, row["semantic"]))
         middles = (np.arange(len(semantic)) + 0.5) / self.config.semantic_rate_hz
         spoken = np.clip(np.searchsorted(times, middles, side="right") - 1, 0, None)
-        return list(encoded["input_ids"]), semantic, spoken.tolist()
+        return self._with_unknown((list(encoded["input_ids"]), semantic, spoken.tolist()))
+
+    def _with_unknown(self, encoded: _Encoded) -> _Encoded:
+        """Now and then puts a character that the vocabulary lacks before a word, so that it is read as nothing."""
+        ids, semantic, spoken = encoded
+        if self.random.random() >= self.p_unknown:
+            return encoded
+        pieces = self.tokenizer.convert_ids_to_tokens(ids)
+        starts = [place for place, piece in enumerate(pieces) if not piece.startswith("##")]
+        place = int(self.random.choice(starts))
+        moved = [token if token < place else token + 1 for token in spoken]  # `IGNORE` stays
+        return [*ids[:place], self.tokenizer.unk_token_id, *ids[place:]], semantic, moved
 
     def _join(self, first: _Encoded, second: _Encoded) -> _Encoded:
         shift = len(first[0])
