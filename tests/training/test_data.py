@@ -177,3 +177,13 @@ def test_the_teacher_tells_where_its_words_are() -> None:
     spoken = np.concatenate([power[a * FRAME : b * FRAME] for a, b in utterance.word_frames])
     ends = np.concatenate([power[: bounds[0] * FRAME], power[bounds[-1] * FRAME :]])
     assert spoken.mean() > 20 * ends.mean()
+
+
+def test_voices_get_their_shares_and_the_hash_follows_the_data(tmp_path: Path) -> None:
+    texts = [f"the {word} sat" for word in ("cat", "dog", "fox", "cow", "hen", "pig", "owl", "bee")] * 4
+    for folder, seed in (("a", 3), ("again", 3), ("other", 4)):
+        synthesize_shards(texts, tmp_path / folder, 16, (1.0, 1.2), seed, {"one": 1.0, "two": 1.25}, [0.9, 0.1])
+    voices = [voice for shard in load_shards(tmp_path / "a") for voice in shard["voice"]]
+    assert 1 <= voices.count("two") <= 8 and len(voices) == 32
+    first, again, other = (data.data_hash(load_shards(tmp_path / name)) for name in ("a", "again", "other"))
+    assert first == again != other and len(first) == 64

@@ -91,7 +91,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     (folder / "corpus.txt").write_text("The cat sat on the old red mat.\n", encoding="utf-8")
     (folder / "held_out.txt").write_text("The dog sat on the new green mat.\n", encoding="utf-8")
     (folder / "NOTICE").write_text("Tones.\n", encoding="utf-8")
-    (folder / "card.md").write_text("# Tones\n", encoding="utf-8")
+    (folder / "card.md").write_text("# Tones\nseed {seed}, data {data_sha256}\n", encoding="utf-8")
     return Recipe(folder, tmp_path / "runs")
 
 
@@ -115,7 +115,9 @@ def test_a_recipe_ends_in_a_folder_that_speaks(
     assert processor.available_voice_presets == ["tone", "hum"]
     output = model.generate(**processor("one cat", voice_preset="tone"), seed=0, return_dict_in_generate=True)
     assert output.fine_codes[0].shape[0] == 4 and torch.isfinite(output.audio).all()
-    assert "# Tones" in (folder / "README.md").read_text(encoding="utf-8")
+    assert f"# Tones\nseed 1, data {data.data_hash(recipe.shards())}" in (folder / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_what_is_finished_is_not_made_again(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ that tensor gives the time of every word without an aligner.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import random
 import re
 import shutil
@@ -298,3 +299,13 @@ def write_shards(
 def load_shards(folder: str | Path) -> list[Dataset]:
     """The finished shards of `write_shards`, in order."""
     return [load_from_disk(str(path)) for path in sorted(Path(folder).iterdir()) if path.name.isdigit()]
+
+
+def data_hash(shards: Iterable[Dataset]) -> str:
+    """SHA-256 over the utterances in order: id, text and voice (UTF-8, a line each), then the samples (int16, little-endian)."""
+    total = hashlib.sha256()
+    for shard in shards:
+        for row in shard.select_columns(["id", "text", "voice", "audio"]).with_format("numpy"):
+            total.update(f"{row['id']}\n{row['text']}\n{row['voice']}\n".encode())
+            total.update(np.asarray(row["audio"], "<i2").tobytes())
+    return total.hexdigest()

@@ -298,9 +298,8 @@ def export(recipe: Recipe) -> None:
     folder, draft = recipe.done("checkpoint"), recipe.done("checkpoint.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    card = recipe.folder / "card.md"
-    if card.exists():
-        hub.write_model_card(draft, config.sample_rate, ["en"], "mit", None, card.read_text(encoding="utf-8"))
+    if (recipe.folder / "card.md").exists():
+        hub.write_model_card(draft, config.sample_rate, ["en"], "mit", None, _card(recipe))
     running_means = ("embed_avg", "cluster_size")
     weights = {name: value for name, value in model.half().state_dict().items() if not name.endswith(running_means)}
     model.save_pretrained(draft, state_dict=weights)
@@ -314,6 +313,14 @@ def export(recipe: Recipe) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
+
+
+def _card(recipe: Recipe) -> str:
+    """The recipe's card, with the seed and the hash of the data filled in."""
+    text = (recipe.folder / "card.md").read_text(encoding="utf-8")
+    return text.replace("{seed}", str(recipe.settings("data")["seed"])).replace(
+        "{data_sha256}", teacher_data.data_hash(recipe.shards())
+    )
 
 
 def _save_voices(recipe: Recipe, folder: Path) -> dict[str, str]:

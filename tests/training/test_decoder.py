@@ -1,0 +1,76 @@
+"""The decoder learns from codes; each side of the adversarial loss moves its own weights only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import EncodecModel
+
+from tests.training.test_codec import SMALL, tones
+from transformers_bark import codec
+from transformers_bark.training.codec import scale_to_unit_variance
+from transformers_bark.training.decoder import CodedCrops, DecoderForTraining
+
+Batch = dict[str, Tensor]
+
+
+@pytest.fixture
+def module() -> DecoderForTraining:
+    torch.manual_seed(0)
+    model = EncodecModel(SMALL)
+    scale_to_unit_variance(model, tones())
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+    return DecoderForTraining(model, n_context=2, resolutions=((512, 16),), n_filters=4)
+
+
+@pytest.fixture
+def batch(module: DecoderForTraining) -> Batch:
+    audio = tones()
+    with torch.no_grad():
+        codes = codec.encode(module.codec, audio)
+    return {"codes": codes, "audio": audio}
+
+
+def test_the_decoder_learns_and_the_rest_of_the_codec_stands(module: DecoderForTraining, batch: Batch) -> None:
+    before = {name: part.clone() for name, part in module.codec.state_dict().items()}
+    optimizer = torch.optim.AdamW(module.parameters(), 2e-3)
+    losses = []
+    for _ in range(40):
+        result = module(**batch)
+        optimizer.zero_grad()
+        result["loss"].backward()
+        optimizer.step()
+        losses.append(float(result["spectral"]))
+    assert losses[-1] < 0.7 * losses[0]
+    moved = {name for name, part in module.codec.state_dict().items() if not torch.equal(part, before[name])}
+    assert moved and all(name.startswith("decoder.") for name in moved)
+
+
+def test_each_side_is_moved_by_its_own_loss(module: DecoderForTraining, batch: Batch) -> None:
+    audio = batch["audio"]
+    decoded = (0.9 * audio).requires_grad_()
+    told, fooled, matched = module._judge(module.discriminators[0], decoded, audio)
+    judge = list(module.discriminators.parameters())
+    assert torch.autograd.grad(told, [decoded], retain_graph=True, allow_unused=True) == (None,)
+    assert all(
+        grad is None for grad in torch.autograd.grad(fooled + matched, judge, retain_graph=True, allow_unused=True)
+    )
+    assert sum(float(grad.abs().sum()) for grad in torch.autograd.grad(told, judge, retain_graph=True)) > 0
+    assert torch.autograd.grad(fooled + matched, decoded)[0].abs().sum() > 0
+
+
+def test_without_an_adversary_there_are_no_other_losses(module: DecoderForTraining, batch: Batch) -> None:
+    module.adversarial_weight = 0.0
+    assert set(module(**batch)) == {"loss"}
+
+
+def test_crops_keep_codes_and_samples_together() -> None:
+    frames = np.arange(30)
+    row = {"codes": np.stack([frames, frames + 100]), "audio": np.repeat(frames, 4).astype(np.int16)}
+    for _ in range(20):
+        batch = CodedCrops(n_frames=5, frame_samples=4, seed=1)([row, row])
+        assert batch["codes"].shape[::2] == (2, 5) and batch["audio"].shape == (2, 20)
+        assert torch.equal((batch["audio"][:, ::4] * 32768).long(), batch["codes"][:, 0])
