@@ -5,6 +5,7 @@ no mask is stored. Generation lives in `transformers_bark.generation`; the `gene
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .configuration_bark import (
     BarkSemanticConfig,
     BarkSubModelConfig,
 )
+from .engines import EngineChoice, engine_of
 from .generation import facades
 from .generation.output import BarkGenerateOutput
 from .generation.progress import StageCallback
@@ -64,6 +66,42 @@ class BarkPreTrainedModel(PreTrainedModel):
     # masks that checkpoints of older versions hold; they are computed here
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$"]
 
+    engine_choice: EngineChoice = EngineChoice()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, engine: str = "torch", precision: str | None = None, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, and `set_engine`."""
+        choice = EngineChoice(engine, precision)
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        model.set_engine(choice.name, choice.precision)
+        return loaded
+
+    def set_engine(
+        self, engine: str, precision: str | None = None, cache_dir: str | Path | None = None
+    ) -> "BarkPreTrainedModel":
+        """Chooses what runs the transformers in `generate`.
+
+        Args:
+            engine: "torch", the modules as they are; "onnxruntime", graphs built from the weights, on the CPU (extra
+                `onnx`); "auto", the fastest here that loses nothing.
+            precision: of the weights in "onnxruntime": "fp32" (the default), "int8" or "int4".
+            cache_dir: where graphs are kept; by default under `HF_HOME`.
+
+        Raises:
+            ValueError: an unknown name, or a precision that the engine does not have.
+        """
+        choice = EngineChoice(engine, precision, cache_dir)
+        for module in self.modules():
+            if isinstance(module, BarkPreTrainedModel):
+                module.engine_choice = choice
+        return self
+
+    @property
+    def engine(self) -> Any:
+        """What runs this transformer: see `transformers_bark.generation.engine`."""
+        return engine_of(self, self.engine_choice)
+
     @property
     def device(self) -> torch.device:
         """Where the model runs: under offload the execution device of its hooks, else that of its parameters."""
@@ -80,8 +118,12 @@ class BarkPreTrainedModel(PreTrainedModel):
         past_key_values: Cache | None,
         output_attentions: bool,
         output_hidden_states: bool,
+        first: int = 0,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """All blocks and the final norm -> last hidden state, hidden states of every depth, attention weights."""
+        """All blocks and the final norm -> last hidden state, hidden states of every depth, attention weights.
+
+        The last block leaves positions before `first` out.
+        """
         if output_attentions and attention_mask is not None and attention_mask.ndim != 4:
             raise ValueError(
                 f"`output_attentions=True` needs `attn_implementation` 'eager' or 'sdpa', got {self.config._attn_implementation!r}"
@@ -95,6 +137,7 @@ class BarkPreTrainedModel(PreTrainedModel):
                 attention_mask=attention_mask,
                 past_key_values=past_key_values,
                 output_attentions=output_attentions,
+                first=first if block is self.layers[-1] else 0,
             )
             attentions.append(weights)
         hidden_states = self.layernorm_final(hidden_states)
@@ -346,9 +389,10 @@ class BarkFineModel(BarkPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        first_frame: int = 0,
         **kwargs: Any,
     ) -> MaskedLMOutput | tuple:
-        """Logits of codebook `codebook_idx` at every frame.
+        """Logits of codebook `codebook_idx` at every frame, or at those from `first_frame` on.
 
         Args:
             codebook_idx: codebook to predict, `n_codes_given` to `n_codes_total - 1`.
@@ -356,10 +400,12 @@ class BarkFineModel(BarkPreTrainedModel):
                 or `inputs_embeds`: [batch, frame, hidden], their summed embeddings.
             attention_mask: [batch, frame], 1 where a frame is real.
             labels: [batch, frame], the codes of `codebook_idx`, -100 where no loss is wanted; not shifted.
+            first_frame: frames before it are looked at, but have no logits: the last block leaves them out.
 
         Raises:
             TypeError: an unknown keyword argument.
-            ValueError: a codebook that has no head, neither or both inputs, too few codebooks, too many frames.
+            ValueError: a codebook that has no head, neither or both inputs, too few codebooks, too many frames,
+                `first_frame` with a mask or with labels.
         """
         _reject_unknown(self, kwargs)
         _require_one(input_ids, inputs_embeds)
@@ -374,15 +420,23 @@ class BarkFineModel(BarkPreTrainedModel):
             ("output_hidden_states", output_hidden_states),
             ("return_dict", return_dict),
         )
+        if first_frame and (attention_mask is not None or labels is not None):
+            raise ValueError("`first_frame` goes with neither `attention_mask` nor `labels`")
         if inputs_embeds is None:
             inputs_embeds = self._embed_codes(input_ids, codebook_idx)
         embeds = self._embed_positions(inputs_embeds, position_ids)
         mask = create_bidirectional_mask(self.config, embeds, attention_mask)
-        hidden, depths, attentions = self._run_blocks(embeds, mask, None, output_attentions, output_hidden_states)
+        hidden, depths, attentions = self._run_blocks(
+            embeds, mask, None, output_attentions, output_hidden_states, first_frame
+        )
         logits = self.lm_heads[codebook_idx - given](hidden)
         loss = None if labels is None else _cross_entropy(logits, labels, kwargs.get("num_items_in_batch"))
         output = MaskedLMOutput(loss=loss, logits=logits, hidden_states=depths, attentions=attentions)
         return output if return_dict else output.to_tuple()
+
+    def embed(self, codebook_idx: int, input_ids: Tensor) -> Tensor:
+        """Codes [batch, frame, codebook] -> what the first block is fed, [batch, frame, hidden]."""
+        return self._embed_positions(self._embed_codes(input_ids, codebook_idx))
 
     def _embed_codes(self, input_ids: Any, codebook_idx: int) -> Tensor:
         """[batch, frame, codebook] -> the sum of the embeddings of codebooks 0 to `codebook_idx`: [batch, frame, hidden]."""

@@ -63,8 +63,12 @@ class BarkAttention(nn.Module):
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
+        first: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
-        """hidden_states: [batch, length, hidden] -> the same shape, and weights [batch, head, length, past + length]."""
+        """hidden_states: [batch, length, hidden] -> the same shape, and weights [batch, head, length, past + length].
+
+        Positions before `first` are looked at and have no output.
+        """
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
             part.view(shape).transpose(1, 2)
@@ -72,6 +76,7 @@ class BarkAttention(nn.Module):
         )
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
+        query = query[:, :, first:]
         attend: Callable = eager_attention_forward
         if not output_attentions:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -115,9 +120,10 @@ class BarkBlock(GradientCheckpointingLayer):
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
+        first: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         attended, weights = self.attn(
-            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions
+            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions, first
         )
-        hidden_states = hidden_states + attended
+        hidden_states = hidden_states[:, first:] + attended
         return hidden_states + self.mlp(self.layernorm_2(hidden_states)), weights

@@ -8,7 +8,8 @@ from transformers import DynamicCache
 
 from tests.tiny import tiny_model, tiny_voice
 from transformers_bark import codec, vocabulary
-from transformers_bark.generation import coarse, decoding
+from transformers_bark.engines import TorchCausal
+from transformers_bark.generation import coarse
 from transformers_bark.generation.cache import InPlaceCache
 from transformers_bark.generation.fine import plan_windows
 from transformers_bark.generation.options import SamplingOptions, coarse_options
@@ -22,22 +23,6 @@ def test_cache_in_place_equals_no_cache_and_dynamic_cache() -> None:
     for cache in (InPlaceCache(2, 20), DynamicCache(config=model.config)):
         parts = [model(piece, past_key_values=cache, use_cache=True).logits for piece in ids.split((11, 1, 8), dim=1)]
         assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-5)
-
-
-def test_rows_of_different_length_decode_as_alone() -> None:
-    model = tiny_model().semantic
-    prompts = [torch.randn(length, 32) for length in (4, 9, 7)]
-    tokens = torch.randint(0, 40, (3, 5))
-    logits, state = decoding.prefill(model, prompts, room=5)
-    alone = [decoding.prefill(model, [prompt], room=5) for prompt in prompts]
-    rows = [0, 1, 2]
-    for turn in range(5):
-        for place, index in enumerate(rows):
-            assert torch.allclose(logits[place], alone[index][0][0], atol=1e-4)
-            alone[index] = decoding.step(model, alone[index][1], tokens[index, turn : turn + 1])
-        if turn == 2:
-            state, rows = decoding.keep_rows(state, [0, 2]), [0, 2]
-        logits, state = decoding.step(model, state, tokens[rows, turn])
 
 
 def test_probabilities_follow_the_original_order() -> None:
@@ -82,8 +67,8 @@ def test_windows_of_a_standing_prompt_share_a_cache(
     histories = [(voice.semantic_prompt, voice.coarse_prompt) if voiced else None for _ in lengths]
     rows = [torch.arange(length) % 40 for length in lengths]
     prompts: list[int] = []
-    prefill = decoding.prefill
-    monkeypatch.setattr(decoding, "prefill", lambda *args: prompts.append(1) or prefill(*args))
+    prefill = TorchCausal.prefill
+    monkeypatch.setattr(TorchCausal, "prefill", lambda *args: prompts.append(1) or prefill(*args))
 
     def generate() -> tuple[list[torch.Tensor], int]:
         prompts.clear()

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from tests.tiny import tiny_model, tiny_tokenizer
 from transformers_bark import vocabulary
-from transformers_bark.generation import coarse as coarse_stage
+from transformers_bark.engines import TorchCausal
 from transformers_bark.generation import semantic as semantic_stage
 from transformers_bark.generation.coarse import generate_coarse
 from transformers_bark.generation.options import CoarseOptions
@@ -101,13 +101,13 @@ def test_coarse_windows_are_those_of_generation() -> None:
         for ids, labels, _ in (targets._window(row, None) for _ in range(60))
     }
     seen = []
-    original = coarse_stage.decoding.prefill
+    original = TorchCausal.prefill
 
-    def spy(model_: Any, embeds: Any, room: int) -> Any:
+    def spy(engine: TorchCausal, embeds: Any, room: int, span: Any) -> Any:
         seen.append((embeds[0], room))
-        return original(model_, embeds, room)
+        return original(engine, embeds, room, span)
 
-    coarse_stage.decoding.prefill = spy
+    TorchCausal.prefill = spy
     try:
         options = CoarseOptions(False, max_coarse_history=40, sliding_window_len=12)
         semantic = [torch.tensor(row["semantic"])]
@@ -115,7 +115,7 @@ def test_coarse_windows_are_those_of_generation() -> None:
             model.coarse_acoustics, semantic, [None], config.semantic_config, stage, 32, options, Draws()
         )
     finally:
-        coarse_stage.decoding.prefill = original
+        TorchCausal.prefill = original
     assert len(seen) > 2
     own = vocabulary.coarse_ids(torch.tensor(row["codes"])[:2], 40, 32)
     assert codes[0].numel() == vocabulary.n_coarse_tokens(len(row["semantic"]), targets.ratio, 2) <= len(own)

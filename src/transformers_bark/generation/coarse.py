@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import vocabulary
-from . import decoding
+from .engine import CausalEngine
 from .options import CoarseOptions
 from .progress import Advance, ignore
 from .sampling import Draws
@@ -102,20 +102,26 @@ def _windows(
     embed = model.get_input_embeddings()
     length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
     counts = [min(length, row.n_tokens - row.n_done) for row in rows]
-    logits, state = decoding.prefill(model, [embed(_prompt(row, ratio, config, options)) for row in rows], max(counts))
+    engine: CausalEngine = model.engine
+
+    def span(turn: int) -> tuple[int, int]:
+        """The ids of the codebook whose turn it is."""
+        first = vocab_size + (rows[0].n_done + turn) % config.n_coarse_codebooks * codebook_size
+        return first, first + codebook_size
+
+    prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
+    logits, state = engine.prefill(prompts, max(counts), span(0))
     active = list(range(len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     for turn in range(max(counts)):
         going = [place for place, index in enumerate(active) if counts[index] > turn]
         if turn:
-            state = decoding.keep_rows(state, going)
+            state = engine.keep_rows(state, going)
             active = [active[place] for place in going]
             last = torch.tensor([made[index][-1] for index in active], device=logits.device)
-            logits, state = decoding.step(model, state, last)
-        codebook = (rows[0].n_done + turn) % config.n_coarse_codebooks
-        first = vocab_size + codebook * codebook_size
+            logits, state = engine.step(state, last, span(turn))
         owners = [rows[index].index for index in active]
-        chosen = draws.next_tokens("coarse", owners, logits[:, first : first + codebook_size], options) + first
+        chosen = draws.next_tokens("coarse", owners, logits, options) + span(turn)[0]
         for index, token in zip(active, chosen.tolist(), strict=True):
             made[index].append(token)
         advance(1)

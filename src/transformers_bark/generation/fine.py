@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .engine import FineEngine
 from .options import FineOptions
 from .progress import Advance, ignore
 from .sampling import Draws, choose, probabilities
@@ -75,10 +76,13 @@ def _fill_windows(
     first = [row.windows[turn][1] - row.windows[turn][0] for row in rows]
     window = torch.stack([row.codes[start : start + length] for row, start in zip(rows, starts, strict=True)])
     filled = torch.arange(length, device=window.device) >= torch.tensor(first, device=window.device)[:, None]
+    engine: FineEngine = model.engine
+    start = min(first)  # frames before it are history in every row: nobody asks for their logits
+    later = [place - start for place in first]
     for codebook in range(n_coarse, config.n_fine_codebooks):
-        logits = model(codebook, window).logits[..., :codebook_size]
-        predicted = _predict(logits, rows, first, options, draws)
-        window[..., codebook] = torch.where(filled, predicted, window[..., codebook])
+        logits = engine.forward(codebook, window, start)[..., :codebook_size]
+        predicted = _predict(logits, rows, later, options, draws)
+        window[:, start:, codebook] = torch.where(filled[:, start:], predicted, window[:, start:, codebook])
     for row, start, codes, offset in zip(rows, starts, window, first, strict=True):
         row.codes[start + offset : start + length] = codes[offset:]
 

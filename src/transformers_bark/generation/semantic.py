@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import vocabulary
-from . import decoding
+from .engine import CausalEngine
 from .options import SemanticOptions
 from .progress import Advance, ignore
 from .sampling import Draws, probabilities
@@ -79,7 +79,8 @@ def generate_semantic(
     _check_text(text, model, config)
     limit = _limit(model, config, options)
     prompt = _prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
-    logits, state = decoding.prefill(model, list(prompt), limit)
+    engine: CausalEngine = model.engine
+    logits, state = engine.prefill(list(prompt), limit)
     rows = list(range(len(prompt)))
     tokens: list[list[int]] = [[] for _ in rows]
     for turn in range(limit):
@@ -91,10 +92,8 @@ def generate_semantic(
         if not going or turn == limit - 1:
             break
         rows = [rows[index] for index in going]
-        state = decoding.keep_rows(state, going)
-        logits, state = decoding.step(
-            model, state, torch.tensor([tokens[row][-1] for row in rows], device=logits.device)
-        )
+        state = engine.keep_rows(state, going)
+        logits, state = engine.step(state, torch.tensor([tokens[row][-1] for row in rows], device=logits.device))
     return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
 
 

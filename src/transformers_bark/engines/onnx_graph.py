@@ -1,0 +1,181 @@
+"""ONNX graphs of the three transformers, built from their weights.
+
+One block builder serves all of them. The causal stacks attend with `GroupQueryAttention`, whose cache is written in place when
+past and present are the same memory; the fine stack with `MultiHeadAttention`. Both are ONNX Runtime's contrib operators
+(docs/ContribOperators.md of its repository), as are the products with quantized weights:
+
+- int8: `DynamicQuantizeMatMul`, weights int8 with a scale per output, activations uint8 with a scale per call;
+- int4: `MatMulNBits` with blocks of 32 weights, each with its scale, and activations int8 per block.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+Precision = Literal["fp32", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int4")
+
+_CONTRIB = "com.microsoft"
+_BLOCK = 32
+"""Weights that share a scale in `MatMulNBits`."""
+
+
+class GraphBuilder:
+    """Collects nodes and weights; values are named by the node that makes them."""
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+
+    def add_input(self, name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def add_output(self, name: str, shape: list[Any]) -> str:
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return name
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], name: str, domain: str = "", **attributes: Any) -> str:
+        """A node with one output, of the node's name."""
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=f"{name}/{kind}", domain=domain, **attributes))
+        return name
+
+    def linear(self, value: str, module: nn.Linear, name: str) -> str:
+        """value @ weight.T + bias, with the weight in the graph's precision."""
+        weight = _array(module.weight)
+        product = name if module.bias is None else f"{name}.product"
+        if self.precision == "int8":
+            self._int8(value, weight, product)
+        elif self.precision == "int4" and weight.shape[1] % _BLOCK == 0:
+            self._int4(value, weight, product)
+        else:
+            self.node("MatMul", [value, self.weight(f"{name}.weight", weight.T)], product)
+        if module.bias is None:
+            return product
+        return self.node("Add", [product, self.weight(f"{name}.bias", _array(module.bias))], name)
+
+    def _int8(self, value: str, weight: np.ndarray, name: str) -> None:
+        scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
+        whole = np.rint(weight / scale[:, None]).astype(np.int8)
+        weights = [self.weight(f"{name}.int8", whole.T), self.weight(f"{name}.scale", scale.astype(np.float32))]
+        self.node("DynamicQuantizeMatMul", [value, *weights], name, _CONTRIB)
+
+    def _int4(self, value: str, weight: np.ndarray, name: str) -> None:
+        rows, columns = weight.shape
+        blocks = weight.reshape(rows, columns // _BLOCK, _BLOCK)
+        scale = np.maximum(np.abs(blocks).max(axis=-1), 1e-12) / 7
+        whole = np.clip(np.rint(blocks / scale[..., None]) + 8, 0, 15).astype(np.uint8)
+        packed = whole[..., 0::2] | (whole[..., 1::2] << 4)
+        weights = [self.weight(f"{name}.int4", packed), self.weight(f"{name}.scale", scale.astype(np.float32).ravel())]
+        sizes = {"K": columns, "N": rows, "bits": 4, "block_size": _BLOCK, "accuracy_level": 4}
+        self.node("MatMulNBits", [value, *weights], name, _CONTRIB, **sizes)
+
+    def norm(self, value: str, module: nn.LayerNorm, name: str) -> str:
+        """Layer norm over the last axis."""
+        weights = [self.weight(f"{name}.weight", _array(module.weight))]
+        if module.bias is not None:
+            weights.append(self.weight(f"{name}.bias", _array(module.bias)))
+        return self.node("LayerNormalization", [value, *weights], name, axis=-1, epsilon=module.eps)
+
+    def model(self, name: str) -> onnx.ModelProto:
+        """The finished graph."""
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.weights)
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(_CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="transformers-bark")
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def _block(graph: GraphBuilder, value: str, block: Any, name: str, attend: Any, first: str | None = None) -> str:
+    """A block; `attend(projected, name)` adds the attention. With `first`, rows before it leave after the attention."""
+    projected = graph.linear(graph.norm(value, block.layernorm_1, f"{name}.n1"), block.attn.att_proj, f"{name}.qkv")
+    attended = graph.linear(attend(projected, name), block.attn.out_proj, f"{name}.o")
+    if first is not None:
+        value = _from_first(graph, value, first, f"{name}.kept")
+    middle = graph.node("Add", [value, attended], f"{name}.r1")
+    inner = graph.linear(graph.norm(middle, block.layernorm_2, f"{name}.n2"), block.mlp.in_proj, f"{name}.in")
+    outer = graph.linear(graph.node("Gelu", [inner], f"{name}.gelu", _CONTRIB), block.mlp.out_proj, f"{name}.out")
+    return graph.node("Add", [middle, outer], f"{name}.r2")
+
+
+def _from_first(graph: GraphBuilder, value: str, first: str, name: str) -> str:
+    """value[:, first:]"""
+    end = graph.weight(f"{name}.end", np.array([np.iinfo(np.int64).max]))
+    return graph.node("Slice", [value, first, end, graph.weight(f"{name}.axis", np.array([1]))], name)
+
+
+def causal_graph(model: Any, precision: Precision, with_head: bool) -> onnx.ModelProto:
+    """A causal stack: prompts or single tokens on top of a cache.
+
+    Inputs: `embeds` [B, L, H] with positions; `cached` int32 [B], tokens of each row after this call, less one; `total` int32,
+    those of the longest row; `last` int64 [B, 1], the place of each row's last token in `embeds`; `past_k0` and so on [B,
+    head, room, head_dim]. Outputs: `present_k0` and so on, which must be the same memory, and `out`: [B, token] logits after
+    the last token, or without the head [B, H] what the head is fed.
+    """
+    config, graph = model.config, GraphBuilder(precision)
+    heads, size = config.num_heads, config.hidden_size // config.num_heads
+    value = graph.add_input("embeds", ["B", "L", config.hidden_size])
+    graph.add_input("cached", ["B"], TensorProto.INT32)
+    graph.add_input("total", [], TensorProto.INT32)
+    graph.add_input("last", ["B", 1], TensorProto.INT64)
+    width = config.output_vocab_size if with_head else config.hidden_size
+    graph.add_output("out", ["B", width])
+
+    for index, block in enumerate(model.layers):
+        for part in "kv":
+            graph.add_input(f"past_{part}{index}", ["B", heads, "R", size])
+            graph.add_output(f"present_{part}{index}", ["B", heads, "R", size])
+
+        def attend(projected: str, name: str, index: int = index) -> str:
+            inputs = [projected, "", "", f"past_k{index}", f"past_v{index}", "cached", "total"]
+            outputs = [f"{name}.attended", f"present_k{index}", f"present_v{index}"]
+            graph.nodes.append(
+                helper.make_node(
+                    *("GroupQueryAttention", inputs, outputs, f"{name}.attention"),
+                    **{"domain": _CONTRIB, "num_heads": heads, "kv_num_heads": heads, "do_rotary": 0},
+                )
+            )
+            return outputs[0]
+
+        value = _block(graph, value, block, f"l{index}", attend)
+    ends = graph.node("GatherND", [value, "last"], "ends", batch_dims=1)
+    out = graph.norm(ends, model.layernorm_final, "final")
+    if with_head:
+        out = graph.linear(out, model.lm_head, "head")
+    graph.node("Identity", [out], "out")
+    return graph.model(type(model).__name__)
+
+
+def fine_graph(model: Any, precision: Precision) -> onnx.ModelProto:
+    """The fine stack: `embeds` [B, L, H] with positions and `first` int64 [1] -> `out` [B, L - first, H], what the heads are fed."""
+    config, graph = model.config, GraphBuilder(precision)
+    value = graph.add_input("embeds", ["B", "L", config.hidden_size])
+    first = graph.add_input("first", [1], TensorProto.INT64)
+    graph.add_output("out", ["B", "F", config.hidden_size])
+    for index, block in enumerate(model.layers):
+        last = index == len(model.layers) - 1
+
+        def attend(projected: str, name: str, last: bool = last) -> str:
+            parts = [f"{name}.{part}" for part in "qkv"]
+            graph.nodes.append(helper.make_node("Split", [projected], parts, f"{name}.split", axis=-1))
+            if last:
+                parts[0] = _from_first(graph, parts[0], first, f"{name}.asked")
+            return graph.node("MultiHeadAttention", parts, f"{name}.attended", _CONTRIB, num_heads=config.num_heads)
+
+        value = _block(graph, value, block, f"l{index}", attend, first if last else None)
+    graph.node("Identity", [graph.norm(value, model.layernorm_final, "final")], "out")
+    return graph.model(type(model).__name__)

@@ -1,0 +1,47 @@
+"""What runs the transformers during generation: the one contract between the stages and the engines.
+
+The stages know prompts, windows and sampling; an engine knows how a stack of blocks is computed and where its cache lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+Decoding = Any
+"""A batch being decoded, as its engine keeps it. A new one replaces the old, which is not used again."""
+
+
+Span = tuple[int, int] | None
+"""[first, end) of the tokens whose logits are asked for; None for all."""
+
+
+class CausalEngine(Protocol):
+    """Runs a causal model over a batch of rows of different length."""
+
+    def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, Decoding]:
+        """Reads the prompts.
+
+        Args:
+            embeds: prompt of each row, [length, hidden], without positions.
+            room: tokens that will follow.
+            span: tokens that can be chosen next.
+
+        Returns:
+            logits after each prompt, [row, token of the span], and the state to go on from.
+        """
+
+    def step(self, state: Decoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, Decoding]:
+        """Appends one token a row, int64 [row] -> logits of the next, [row, token of the span], and the new state."""
+
+    def keep_rows(self, state: Decoding, rows: Sequence[int]) -> Decoding:
+        """The state with these rows only, in this order: finished rows leave and cost nothing more."""
+
+
+class FineEngine(Protocol):
+    """Runs a model that looks both ways."""
+
+    def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
+        """Codes [row, frame, codebook] -> logits of `codebook` for the frames from `first` on, [row, frame, code]."""

@@ -1,0 +1,163 @@
+"""Every engine decodes what the plain forward does, alone and in batches, and the models run on whichever is chosen."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import tiny_checkpoint, tiny_model, tiny_voice
+from transformers_bark import BarkFineModel, BarkModel, BarkProcessor
+from transformers_bark.engines import EngineChoice, TorchCausal, onnx_engine
+from transformers_bark.engines.onnx_engine import OnnxCausal, OnnxFine
+
+MakeCausal = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(params=["torch", "onnxruntime", "onnxruntime without head"])
+def make(request: pytest.FixtureRequest, cache: Path) -> MakeCausal:
+    if request.param == "torch":
+        return TorchCausal
+    return lambda model: OnnxCausal(model, "fp32", "without" not in request.param, cache)
+
+
+@torch.no_grad()
+def test_rows_of_different_length_decode_as_the_plain_forward(make: MakeCausal) -> None:
+    model = tiny_model().semantic
+    engine = make(model)
+    prompts = [torch.randint(0, 120, (length,)) for length in (4, 9, 7)]
+    tokens = torch.randint(0, 40, (5, 3))
+    logits, state = engine.prefill([model.input_embeds_layer(prompt) for prompt in prompts], 5)
+    rows, seen = [0, 1, 2], list(prompts)
+    for turn in range(5):
+        for place, row in enumerate(rows):
+            alone = model(seen[row][None]).logits[0, -1]
+            assert torch.allclose(logits[place], alone, atol=1e-4)
+        if turn == 2:
+            rows = [0, 2]
+            state = engine.keep_rows(state, rows)
+        logits, state = engine.step(state, tokens[turn, rows])
+        seen = [torch.cat([ids, tokens[turn, row, None]]) for row, ids in enumerate(seen)]
+
+
+@torch.no_grad()
+def test_a_span_is_a_part_of_the_logits(make: MakeCausal) -> None:
+    model = tiny_model().semantic
+    engine = make(model)
+    prompt = [model.input_embeds_layer(torch.arange(6))]
+    (whole, one), (part, two) = engine.prefill(prompt, 2), engine.prefill(prompt, 2, (5, 17))
+    assert torch.allclose(part, whole[:, 5:17], atol=1e-6)
+    token = torch.tensor([3])
+    assert torch.allclose(engine.step(two, token, (0, 4))[0], engine.step(one, token)[0][:, :4], atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@torch.no_grad()
+def test_the_fine_stack_leaves_out_frames_that_nobody_asks_for(engine: str, cache: Path) -> None:
+    model: BarkFineModel = tiny_model().fine_acoustics
+    run = EngineChoice(engine, cache_dir=cache).make(model).forward
+    codes = torch.randint(0, 32, (2, 12, 4))
+    plain = model(3, codes).logits
+    assert torch.allclose(run(3, codes), plain, atol=1e-4)
+    assert torch.allclose(run(3, codes, 5), plain[:, 5:], atol=1e-4)
+    blocks: list[int] = []
+    for block in model.layers:
+        block.mlp.register_forward_hook(lambda module, args, out: blocks.append(out.shape[1]))
+    model(3, codes, first_frame=5)
+    assert blocks == [12] * (len(model.layers) - 1) + [7]
+    with pytest.raises(ValueError, match="first_frame"):
+        model(3, codes, first_frame=5, attention_mask=torch.ones(2, 12))
+
+
+def speak(model: BarkModel, folder: Path, **options: Any) -> Any:
+    processor = BarkProcessor.from_pretrained(folder)
+    inputs = processor(["hello my dog", "hello"])
+    inputs["history_prompt"] = [tiny_voice(n_semantic=8), None]
+    return model.generate(**inputs, seed=3, return_dict_in_generate=True, **options)
+
+
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_onnx_says_what_torch_says(tmp_path: Path, cache: Path, do_sample: bool) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    model = BarkModel.from_pretrained(folder).eval()
+    plain = speak(model, folder, do_sample=do_sample)
+    other = speak(model.set_engine("onnxruntime", cache_dir=cache), folder, do_sample=do_sample)
+    for name in ("semantic_tokens", "coarse_codes", "fine_codes"):
+        assert all(torch.equal(a, b) for a, b in zip(getattr(plain, name), getattr(other, name), strict=True)), name
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantized_weights_stay_near(tmp_path: Path, cache: Path, precision: str) -> None:
+    model = tiny_model()
+    exact, near = (OnnxCausal(model.semantic, kind, True, cache) for kind in ("fp32", precision))
+    prompt = [model.semantic.input_embeds_layer(torch.arange(20))]
+    with torch.no_grad():
+        a, b = exact.prefill(prompt, 0)[0], near.prefill(prompt, 0)[0]
+    relative = (a - b).norm() / a.norm()
+    assert 1e-5 < relative < onnx_engine.BOUNDS[precision]
+
+
+def test_a_graph_is_built_once_and_again_for_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model().semantic
+    OnnxCausal(model, "fp32", True, tmp_path)
+    (report,) = tmp_path.glob("*/report.json")
+    assert json.loads(report.read_text())["largest_logit_difference"] < 1e-3
+    assert {file.name for file in report.parent.iterdir()} == {"model.onnx", "weights.bin", "report.json"}
+    monkeypatch.setattr(onnx_engine, "_compare_causal", lambda *args: pytest.fail("built again"))
+    OnnxCausal(copy.deepcopy(model), "fp32", True, tmp_path)
+    monkeypatch.undo()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    OnnxCausal(model, "fp32", True, tmp_path)
+    assert len(list(tmp_path.glob("*/report.json"))) == 2
+
+
+def test_a_graph_that_differs_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(onnx_engine.BOUNDS, "int4", 1e-6)
+    with pytest.raises(RuntimeError, match="int4 differs from PyTorch by"):
+        OnnxFine(tiny_model().fine_acoustics, "int4", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_changed_weights_are_heard(tmp_path: Path, cache: Path) -> None:
+    model = tiny_model().set_engine("onnxruntime", cache_dir=cache)
+    first = model.semantic.engine
+    assert model.semantic.engine is first
+    with torch.no_grad():
+        model.semantic.lm_head.weight.mul_(2)
+    assert model.semantic.engine is not first
+    assert copy.deepcopy(model).semantic.engine_choice == model.engine_choice  # a session could not be copied
+
+
+def test_choices(tmp_path: Path) -> None:
+    model = BarkModel.from_pretrained(tiny_checkpoint(tmp_path), engine="onnxruntime", precision="int8")
+    assert {part.engine_choice for part in (model, model.semantic, model.fine_acoustics)} == {
+        EngineChoice("onnxruntime", "int8")
+    }
+    assert EngineChoice("auto").for_device(torch.device("cpu")).name == "onnxruntime"
+    assert EngineChoice("auto").for_device(torch.device("cuda")).name == "torch"
+    for arguments, message in (
+        (("tensorrt",), "`engine` must be one of auto, torch, onnxruntime, got 'tensorrt'"),
+        (("onnxruntime", "int2"), "`precision` must be one of fp32, int8, int4, got 'int2'"),
+        (("torch", "int8"), "'torch' runs in the dtype of its weights"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.set_engine(*arguments)
+    with pytest.raises(ValueError, match="runs on the CPU, the model is on meta"):
+        EngineChoice("onnxruntime").make(tiny_model().semantic.to("meta"))
+
+
+def test_a_missing_package_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"needs onnxruntime: pip install 'transformers-bark\[onnx\]'"):
+        OnnxCausal(tiny_model().semantic, "fp32", True, cache)
