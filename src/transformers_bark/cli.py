@@ -11,11 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .engines import ENGINES, PRECISIONS, EngineChoice
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments, those of the original library's command included."""
     parser = argparse.ArgumentParser(prog="bark-tts", description="Speak text with a Bark model.")
-    parser.add_argument("text", nargs="?", help="what to say; - reads standard input; `voices` lists the voices")
+    parser.add_argument(
+        "text",
+        nargs="?",
+        help="what to say; - reads standard input; `voices` lists voices; `export` builds ONNX graphs ahead",
+    )
     parser.add_argument("-o", "--output", type=Path, help="WAV file to write (default: speech.wav)")
     parser.add_argument("--model", help="folder or name on the Hub (default: the checkpoint in the package)")
     parser.add_argument(
@@ -23,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=_seed, help="makes the result repeatable")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda if there is one)")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the transformers (default: auto)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights in onnxruntime (default: fp32)")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument(
         "--save-voice", type=Path, metavar="FILE", help="keep the result as a voice (.npz or .safetensors)"
@@ -99,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.text == "voices" and options.old_text is None:
         return _guarded(_list_voices, options)
+    if options.text == "export" and options.old_text is None:
+        return _guarded(_export, options)
     options.quiet = options.quiet or options.silent
     options.text = _text(parser, options)
     _resolve_output(parser, options)
@@ -193,6 +203,17 @@ def _list_voices(options: argparse.Namespace) -> None:
         print(name)
 
 
+def _export(options: argparse.Namespace) -> None:
+    """Builds the graphs that `--engine onnxruntime` will load, and says how near they are to PyTorch."""
+    import torch
+
+    model = _load_model(_model_source(options), "float32", torch.device("cpu"))
+    choice = EngineChoice("onnxruntime", options.precision)
+    for part in (model.semantic, model.coarse_acoustics, model.fine_acoustics):
+        report = choice.make(part).report
+        print(f"{report['model']}: largest logit difference from PyTorch {report['largest_logit_difference']:.3g}")
+
+
 def _generation_options(options: argparse.Namespace) -> dict[str, Any]:
     """The sampling options given; one that shapes a stage's sampling also turns it on there."""
     names = ("temperature", "semantic_temperature", "coarse_temperature", "fine_temperature", "top_k", "top_p")
@@ -252,7 +273,7 @@ def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
     source = _model_source(options)
     processor = BarkProcessor.from_pretrained(source)
     voice = processor.load_voice(options.voice)
-    model = _load_model(source, options.dtype, device)
+    model = _load_model(source, options.dtype, device).set_engine(options.engine, options.precision)
     length = model.generation_config.semantic_config.max_input_semantic_length
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

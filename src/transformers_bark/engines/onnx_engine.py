@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,15 @@ class OnnxCausal:
         from .onnx_graph import causal_graph
 
         self.model, self.with_head = model, with_head
-        self.session = None
+        self.session: Any = None
 
         def check(session: Any) -> tuple[float, float]:
             self.session = session
             return _compare_causal(self, TorchCausal(model))
 
         kind = "causal" if with_head else "causal-without-head"
-        self.session = open_session(
-            model, kind, precision, cache, lambda: causal_graph(model, precision, with_head), check
-        )
+        build = partial(causal_graph, model, precision, with_head)
+        self.session, self.report = open_session(model, kind, precision, cache, build, check)
 
     def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         lengths = np.array([len(row) for row in embeds], np.int32)
@@ -89,7 +89,6 @@ class OnnxCausal:
 
     def _bind(self, memory: Sequence[Any]) -> Any:
         """A binding in which the cache is written where it is read."""
-        assert self.session is not None
         binding = self.session.io_binding()
         binding.bind_output("out")
         for number, value in enumerate(memory):
@@ -99,7 +98,6 @@ class OnnxCausal:
         return binding
 
     def _run(self, state: OnnxDecoding, embeds: Tensor, last: np.ndarray, span: Span) -> Tensor:
-        assert self.session is not None
         binding = state.binding
         inputs = {  # a binding borrows their memory: they must live until it has run
             "embeds": np.ascontiguousarray(embeds.detach().numpy()),
@@ -130,7 +128,8 @@ class OnnxFine:
             self.session = session
             return _compare_fine(self, TorchFine(model))
 
-        self.session = open_session(model, "fine", precision, cache, lambda: fine_graph(model, precision), check)
+        build = partial(fine_graph, model, precision)
+        self.session, self.report = open_session(model, "fine", precision, cache, build, check)
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
         embeds = self.model.embed(codebook, codes).float().detach().numpy()
@@ -161,8 +160,8 @@ def open_session(
     cache: Path,
     build: Callable[[], Any],
     check: Callable[[Any], tuple[float, float]],
-) -> Any:
-    """The session of a graph, built and compared with PyTorch where the cache has none.
+) -> tuple[Any, dict[str, Any]]:
+    """The session of a graph and how near it is to PyTorch; built and compared where the cache has none.
 
     Args:
         check: gives the largest difference of a logit from PyTorch's, and that of all relative to the logits.
@@ -174,14 +173,13 @@ def open_session(
     _require_onnx()
     folder = Path(cache) / weights_key(model, kind, precision, model.config.num_heads)
     if (folder / "report.json").is_file():
-        return _session(folder / "model.onnx")
+        return _session(folder / "model.onnx"), json.loads((folder / "report.json").read_text(encoding="utf-8"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="building-"))
     try:
         import onnx
 
-        data = {"save_as_external_data": True, "all_tensors_to_one_file": True, "location": "weights.bin"}
-        onnx.save_model(build(), str(draft / "model.onnx"), **data)
+        onnx.save_model(build(), str(draft / "model.onnx"), save_as_external_data=True, location="weights.bin")
         session = _session(draft / "model.onnx")
         largest, relative = check(session)
         name = f"{type(model).__name__} in {precision}"
@@ -194,7 +192,7 @@ def open_session(
         (draft / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
         if not folder.exists():  # another process may have been faster
             draft.rename(folder)
-        return session
+        return session, report
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

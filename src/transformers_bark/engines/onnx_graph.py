@@ -10,15 +10,12 @@ past and present are the same memory; the fine stack with `MultiHeadAttention`. 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-
-Precision = Literal["fp32", "int8", "int4"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int4")
 
 _CONTRIB = "com.microsoft"
 _BLOCK = 32
@@ -28,7 +25,7 @@ _BLOCK = 32
 class GraphBuilder:
     """Collects nodes and weights; values are named by the node that makes them."""
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: str) -> None:
         self.precision = precision
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
@@ -118,7 +115,7 @@ def _from_first(graph: GraphBuilder, value: str, first: str, name: str) -> str:
     return graph.node("Slice", [value, first, end, graph.weight(f"{name}.axis", np.array([1]))], name)
 
 
-def causal_graph(model: Any, precision: Precision, with_head: bool) -> onnx.ModelProto:
+def causal_graph(model: Any, precision: str, with_head: bool) -> onnx.ModelProto:
     """A causal stack: prompts or single tokens on top of a cache.
 
     Inputs: `embeds` [B, L, H] with positions; `cached` int32 [B], tokens of each row after this call, less one; `total` int32,
@@ -160,7 +157,7 @@ def causal_graph(model: Any, precision: Precision, with_head: bool) -> onnx.Mode
     return graph.model(type(model).__name__)
 
 
-def fine_graph(model: Any, precision: Precision) -> onnx.ModelProto:
+def fine_graph(model: Any, precision: str) -> onnx.ModelProto:
     """The fine stack: `embeds` [B, L, H] with positions and `first` int64 [1] -> `out` [B, L - first, H], what the heads are fed."""
     config, graph = model.config, GraphBuilder(precision)
     value = graph.add_input("embeds", ["B", "L", config.hidden_size])

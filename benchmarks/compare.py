@@ -1,0 +1,232 @@
+"""Stock Transformers and this package, side by side: the same weights, the same number of tokens, one run.
+
+    python benchmarks/compare.py [--size small|large|nano] [--lengths 2,10] [--batches 1,16] [--peer-python PYTHON]
+
+Every implementation runs in a process of its own, so that its peak memory is its own. It is given random tokens of the asked
+length at each stage; no sampled end makes one of them say less. The machine drifts, so figures of different runs do not
+compare: every ratio is to the stock row of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+STAGES = ("semantic", "coarse", "fine", "codec")
+ROWS = {
+    "stock Transformers, fp32": {"implementation": "stock"},
+    "ours, torch fp32": {"implementation": "ours", "engine": "torch", "precision": None},
+    "ours, onnxruntime fp32": {"implementation": "ours", "engine": "onnxruntime", "precision": "fp32"},
+    "ours, onnxruntime int8": {"implementation": "ours", "engine": "onnxruntime", "precision": "int8"},
+    "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
+}
+STOCK = next(iter(ROWS))
+BYTES = {"fp32": 4.0, "int8": 1.0, "int4": 0.625, None: 4.0}
+"""Bytes of a weight, the scales of 4-bit blocks included."""
+
+
+def make_checkpoint(size: str, folder: Path) -> Path:
+    """A folder with the released vocabularies and random weights; for `nano` the embedded checkpoint."""
+    from transformers_bark import BARK_NANO, BarkConfig, BarkGenerationConfig, BarkModel
+
+    if size == "nano":
+        return Path(BARK_NANO)
+    depth = {"small": (12, 12, 768), "large": (24, 16, 1024)}[size]
+    sizes = dict(zip(("num_layers", "num_heads", "hidden_size"), depth, strict=True)) | {"bias": False}
+    torch.manual_seed(0)
+    model = BarkModel(
+        BarkConfig(
+            semantic_config={**sizes, "input_vocab_size": 129_600, "output_vocab_size": 10_048},
+            coarse_acoustics_config={**sizes, "input_vocab_size": 12_096, "output_vocab_size": 12_096},
+            fine_acoustics_config={**sizes, "input_vocab_size": 1_056, "output_vocab_size": 1_056},
+        )
+    )
+    model.generation_config = BarkGenerationConfig()
+    model.save_pretrained(folder)
+    return folder
+
+
+def measure(job: dict[str, Any], python: str) -> dict[str, Any]:
+    """What a worker prints."""
+    threads = str(job["threads"])
+    done = subprocess.run(
+        [python, str(HERE / "worker.py"), json.dumps(job)],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": threads},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory_bandwidth(threads: int) -> float:
+    """Bytes a second that a sum over memory far larger than the caches reads."""
+    torch.set_num_threads(threads)
+    data = torch.ones(256 * 2**20 // 4 * 2)
+    best = 0.0
+    for _ in range(4):
+        started = time.perf_counter()
+        data.sum()
+        best = max(best, data.numel() * 4 / (time.perf_counter() - started))
+    return best
+
+
+def step_bytes(folder: Path, stage: str, precision: str | None, mean_past: float) -> float:
+    """Bytes that one decode step of one row must read: the blocks, the head and the keys and values of its past."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    part = config["semantic_config" if stage == "semantic" else "coarse_acoustics_config"]
+    width, depth = part["hidden_size"], part["num_layers"]
+    head = part["output_vocab_size"] if stage == "semantic" else 0  # of the coarse head, one codebook: little
+    weights = (12 * width * width * depth + width * head) * BYTES[precision]
+    return weights + 2 * depth * width * 4 * mean_past
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    name: str
+    batch: int
+    seconds: float
+    times: dict[str, float]
+    tokens: dict[str, int]
+    peak_mb: float
+
+    @property
+    def total(self) -> float:
+        """Compute seconds of the whole chain."""
+        return sum(self.times.values())
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio, of all rows together, for a second of compute."""
+        return self.batch * self.seconds / self.total
+
+
+def run(options: argparse.Namespace, folder: Path) -> list[Line]:
+    """Every implementation on every case; stock alone says one sentence at a time."""
+    lines = []
+    for name, row in ROWS.items():
+        if options.only and not any(word in name for word in options.only.split(",")):
+            continue
+        single = [(1, seconds) for seconds in options.lengths]
+        batched = [(batch, min(options.lengths)) for batch in options.batches if batch > 1]
+        stock = row["implementation"] == "stock"
+        job = {**row, "folder": str(folder), "threads": options.threads, "cases": single + ([] if stock else batched)}
+        print(f"{name} …", file=sys.stderr, flush=True)
+        done = measure(job, options.peer_python if stock else sys.executable)
+        for case in done["results"]:
+            lines.append(Line(name, peak_mb=done["peak_mb"], **case))
+    return lines
+
+
+def table(lines: list[Line]) -> str:
+    """Markdown: milliseconds a token of each stage, real-time factor, memory, and the ratio to stock."""
+    out = [
+        "| implementation | rows | audio | semantic ms/token | coarse ms/token | fine s | codec s | compute s per audio s "
+        "| peak MB | against stock |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    stock = {line.seconds: line for line in lines if line.name == STOCK}
+    for line in lines:
+        base = stock.get(line.seconds)
+        coarse = 2 * line.tokens["fine"]
+        cells = [
+            *(line.name, line.batch, f"{line.seconds:g} s"),
+            f"{1e3 * line.times['semantic'] / line.tokens['semantic']:.1f}",
+            f"{1e3 * line.times['coarse'] / coarse:.1f}",
+            *(
+                f"{line.times['fine']:.2f}",
+                f"{line.times['codec']:.2f}",
+                f"{1 / line.speed:.2f}",
+                f"{line.peak_mb:.0f}",
+            ),
+            f"{line.speed / base.speed:.1f} x" if base else "",
+        ]
+        out.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(out)
+
+
+def roofline(lines: list[Line], folder: Path, bandwidth: float) -> str:
+    """How near single rows come to the time that reading a step's bytes takes."""
+    prompt = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    start = prompt["semantic_config"]["max_input_semantic_length"]
+    out = [
+        f"memory bandwidth, measured: {bandwidth / 1e9:.1f} GB/s; least time of a step of one row, and what is reached:"
+    ]
+    for line in lines:
+        if line.batch == 1 and line.seconds == min(other.seconds for other in lines):
+            precision = ROWS[line.name].get("precision")
+            for stage, count in (("semantic", line.tokens["semantic"]), ("coarse", 2 * line.tokens["fine"])):
+                least = step_bytes(folder, stage, precision, start + count / 2) / bandwidth
+                reached = line.times[stage] / count
+                out.append(
+                    f"- {line.name}, {stage}: {1e3 * least:.2f} ms of {1e3 * reached:.2f} ms ({least / reached:.0%})"
+                )
+    return "\n".join(out)
+
+
+def chart(lines: list[Line], path: Path, title: str) -> None:
+    """Bars: seconds of audio for a second of compute."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(lines) + 1.2))
+    labels = [f"{line.name}, {line.seconds:g} s" + (f" x {line.batch}" if line.batch > 1 else "") for line in lines]
+    bars = axes.barh(labels[::-1], [line.speed for line in lines[::-1]], color="tab:blue")
+    axes.bar_label(bars, fmt="%.3g", padding=3)
+    axes.set_xlabel("seconds of audio for a second of compute")
+    axes.set_title(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments."""
+
+    def numbers(text: str) -> list[float]:
+        return [float(part) for part in text.split(",")]
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("small", "large", "nano"), default="small")
+    parser.add_argument("--lengths", type=numbers, default=[2.0, 5.0, 10.0], help="seconds of audio")
+    parser.add_argument("--batches", type=lambda text: [int(n) for n in numbers(text)], default=[1, 4, 16])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", help="rows whose name has one of these words, with commas between them")
+    parser.add_argument("--peer-python", default=sys.executable, help="another environment's Python, for the stock row")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder for JSON and chart")
+    return parser
+
+
+def main() -> None:
+    """Runs the comparison, prints it and keeps it."""
+    options = build_parser().parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = make_checkpoint(options.size, Path(temporary))
+        bandwidth = memory_bandwidth(options.threads)
+        lines = run(options, folder)
+        print(f"\n{options.size}, {options.threads} threads, torch {torch.__version__}, numpy {np.__version__}\n")
+        print(table(lines))
+        print("\n" + roofline(lines, folder, bandwidth))
+    options.output.mkdir(parents=True, exist_ok=True)
+    kept = {"size": options.size, "threads": options.threads, "bandwidth": bandwidth, "lines": [vars(n) for n in lines]}
+    (options.output / f"{options.size}.json").write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    chart(lines, options.output / f"{options.size}.png", f"Bark {options.size}, {options.threads} CPU threads")
+
+
+if __name__ == "__main__":
+    main()
