@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
-LAYERS = {
+LAYERS: dict[str, float] = {
     "vocabulary": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
@@ -19,7 +19,8 @@ LAYERS = {
     "hub": 2,
     "voices": 3,
     "generation": 4,
-    "engines": 5,
+    "engines": 4.5,
+    "modeling_base": 5,
     "modeling_bark": 6,
     "processing_bark": 6,
     "pipeline_bark": 7,
@@ -45,7 +46,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def layer(name: str) -> int | None:
+def layer(name: str) -> float | None:
     parts = name.split(".")
     return LAYERS.get(parts[1]) if len(parts) > 1 and parts[0] == "transformers_bark" else None
 

@@ -48,3 +48,56 @@ def encode_recording(codec_model: Any, audio: Tensor, n_codebooks: int | None = 
     """audio [samples] at the codec's rate -> codes [codebook, frame] of its whole frames, without the rest of a frame."""
     size = samples_per_frame(codec_model.config)
     return encode(codec_model, audio[: len(audio) // size * size][None], n_codebooks)[0]
+
+
+class StreamDecoder:
+    """Decodes codes as they come: the pieces of audio together are what `decode` makes of all codes.
+
+    The codec is causal. Its LSTM goes on from its state; each convolution is given the frames before, which reach further
+    back than it looks.
+
+    Raises:
+        ValueError: a codec that looks ahead.
+    """
+
+    _CONTEXT = 8
+    """Frames that the upsampling layers are given again. They look back less than two."""
+
+    def __init__(self, codec_model: Any) -> None:
+        if not codec_model.config.use_causal_conv:
+            raise ValueError("the codec looks ahead (`use_causal_conv` is False): its audio cannot be streamed")
+        self._codec = codec_model
+        self._first, self._recurrent, *self._rest = codec_model.decoder.layers
+        self._latent: Tensor | None = None
+        self._hidden: Tensor | None = None
+        self._state: tuple[Tensor, Tensor] | None = None
+        self._size = samples_per_frame(codec_model.config)
+
+    @property
+    def least_frames(self) -> int:
+        """Frames of the first piece at least, since the first convolution pads with a reflection of its input."""
+        return int(self._first.kernel_size)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """The next codes, [codebook, frame] -> their audio, [samples].
+
+        Raises:
+            ValueError: a first piece of fewer than `least_frames`.
+        """
+        parameter = next(self._codec.parameters())
+        if self._latent is None and codes.shape[-1] < self.least_frames:
+            raise ValueError(f"the first piece must have at least {self.least_frames} frames, got {codes.shape[-1]}")
+        new = self._codec.quantizer.decode(codes[:, None].to(parameter.device)).to(parameter.dtype)
+        latent, n_new = _behind(self._latent, new), new.shape[-1]
+        sequence = self._first(latent)[..., -n_new:].permute(2, 0, 1)
+        recurrent, self._state = self._recurrent.lstm(sequence, self._state)
+        hidden = _behind(self._hidden, (recurrent + sequence).permute(1, 2, 0))
+        self._latent, self._hidden = latent[..., -self.least_frames :], hidden[..., -self._CONTEXT :]
+        for layer in self._rest:
+            hidden = layer(hidden)
+        return hidden[0, 0, -n_new * self._size :]
+
+
+def _behind(past: Tensor | None, new: Tensor) -> Tensor:
+    return new if past is None else torch.cat([past, new], dim=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +94,8 @@ def _windows(
     options: CoarseOptions,
     draws: Draws,
     advance: Advance,
-) -> None:
-    """Makes the next windows of each row, in place, until a prompt moves.
+) -> Iterator[None]:
+    """Makes the next windows of each row, in place, until a prompt moves; yields after each.
 
     All rows stand at the same token, so they share their codebook's turn.
     """
@@ -103,10 +103,11 @@ def _windows(
     length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
     counts = [min(length, row.n_tokens - row.n_done) for row in rows]
     engine: CausalEngine = model.engine
+    before = rows[0].n_done
 
     def span(turn: int) -> tuple[int, int]:
         """The ids of the codebook whose turn it is."""
-        first = vocab_size + (rows[0].n_done + turn) % config.n_coarse_codebooks * codebook_size
+        first = vocab_size + (before + turn) % config.n_coarse_codebooks * codebook_size
         return first, first + codebook_size
 
     prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
@@ -125,12 +126,20 @@ def _windows(
         for index, token in zip(active, chosen.tolist(), strict=True):
             made[index].append(token)
         advance(1)
-    for row, tokens in zip(rows, made, strict=True):
-        row.coarse = torch.cat([row.coarse, row.coarse.new_tensor(tokens)])
-        row.n_done += len(tokens)
+        if (turn + 1) % options.sliding_window_len == 0 or turn + 1 == max(counts):
+            for row, tokens in zip(rows, made, strict=True):
+                new = tokens[row.n_done - before :]
+                row.coarse = torch.cat([row.coarse, row.coarse.new_tensor(new)])
+                row.n_done += len(new)
+            yield
 
 
-@torch.no_grad()
+def count_tokens(semantic: Sequence[Tensor], semantic_config: Any, coarse_config: Any) -> int:
+    """Coarse tokens of the row that needs the most: semantic tokens [n] a row."""
+    ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
+    return vocabulary.n_coarse_tokens(max(map(len, semantic), default=0), ratio, coarse_config.n_coarse_codebooks)
+
+
 def generate_coarse(
     model: Any,
     semantic: Sequence[Tensor],
@@ -142,14 +151,33 @@ def generate_coarse(
     draws: Draws,
     advance: Advance = ignore,
 ) -> list[Tensor]:
-    """Coarse codes of each row.
+    """Coarse codes of each row, int64 [codebook, frame]; arguments and errors are those of `coarse_windows`."""
+    *_, codes = coarse_windows(
+        model, semantic, histories, semantic_config, coarse_config, codebook_size, options, draws, advance
+    )
+    return codes
+
+
+@torch.no_grad()
+def coarse_windows(
+    model: Any,
+    semantic: Sequence[Tensor],
+    histories: Sequence[tuple[Tensor, Tensor] | None],
+    semantic_config: Any,
+    coarse_config: Any,
+    codebook_size: int,
+    options: CoarseOptions,
+    draws: Draws,
+    advance: Advance = ignore,
+) -> Iterator[list[Tensor]]:
+    """Coarse codes of each row as far as they are made: at the start, and after each window.
 
     Args:
         model: the coarse model.
         semantic: semantic tokens [n] of each row; a row may be empty.
         histories: semantic tokens [n] and coarse codes [codebook, frame] of each row's voice, or None.
 
-    Returns:
+    Yields:
         codes in [0, codebook_size), int64 [codebook, frame] a row.
 
     Raises:
@@ -174,9 +202,14 @@ def generate_coarse(
         for i, (tokens, voice) in enumerate(zip(semantic, histories, strict=True))
     ]
     starts = [len(row.coarse) for row in rows]
+
+    def made() -> list[Tensor]:
+        return [
+            vocabulary.coarse_codes(row.coarse[start:], n_codebooks, vocab_size, codebook_size)
+            for row, start in zip(rows, starts, strict=True)
+        ]
+
+    yield made()
     while active := [row for row in rows if row.n_done < row.n_tokens]:
-        _windows(model, active, ratio, vocab_size, codebook_size, coarse_config, options, draws, advance)
-    return [
-        vocabulary.coarse_codes(row.coarse[start:], n_codebooks, vocab_size, codebook_size)
-        for row, start in zip(rows, starts, strict=True)
-    ]
+        for _ in _windows(model, active, ratio, vocab_size, codebook_size, coarse_config, options, draws, advance):
+            yield made()

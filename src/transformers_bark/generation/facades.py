@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..generation_configuration_bark import (
     BarkSemanticGenerationConfig,
 )
 from ..voices import VoicePreset, as_history_rows
-from .coarse import generate_coarse
+from .coarse import count_tokens, generate_coarse
 from .fine import count_windows, generate_fine
 from .options import (
     CoarseOptions,
@@ -33,6 +34,7 @@ from .output import BarkGenerateOutput
 from .progress import Reporter, StageCallback
 from .sampling import Draws
 from .semantic import generate_semantic
+from .streaming import BarkStreamOutput, stream_audio
 
 
 def speech(
@@ -70,6 +72,43 @@ def speech(
     )
 
 
+def stream(
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    history_prompt: Any,
+    config: BarkGenerationConfig,
+    chunk_seconds: float,
+    seed: int | None,
+    stage_callback: StageCallback | None,
+    options: Mapping[str, Any],
+) -> Iterator[BarkStreamOutput]:
+    """Text ids [1, length] -> pieces of audio; see `BarkModel.generate_stream`."""
+    _check_text(input_ids, attention_mask)
+    if len(input_ids) != 1:
+        raise ValueError(f"one text is streamed at a time, got {len(input_ids)} rows")
+    if not chunk_seconds > 0:
+        raise ValueError(f"`chunk_seconds` must be positive, got {chunk_seconds!r}")
+    routed = split_options(options)
+    for_semantic = semantic_options(config.semantic_config, routed["semantic"])
+    for_coarse = coarse_options(config.coarse_acoustics_config, routed["coarse"])
+    for_fine = fine_options(config.fine_acoustics_config, routed["fine"])
+    voices = as_history_rows(history_prompt, 1, model.device, config)
+    run = _Run(voices, config.codebook_size, Draws.from_seed(seed, 1), Reporter(False, stage_callback))
+    decoder = codec.StreamDecoder(model.codec_model)
+    n_frames = math.ceil(chunk_seconds * config.coarse_acoustics_config.coarse_rate_hz)
+
+    def pieces() -> Iterator[BarkStreamOutput]:
+        (tokens,) = run.semantic(model.semantic, input_ids, attention_mask, config.semantic_config, for_semantic)
+        with run.report.stage(
+            "coarse", count_tokens([tokens], config.semantic_config, config.coarse_acoustics_config), 1
+        ) as advance:
+            parts = (config, for_coarse, for_fine, run.draws, n_frames, advance)
+            yield from stream_audio(model, decoder, tokens, voices[0], *parts)
+
+    return pieces()  # what is wrong with the arguments shows at the call, not at the first piece
+
+
 @dataclass(frozen=True)
 class _Run:
     """What the stages of one call share: a voice or None per row, the size of a codebook, draws and progress."""
@@ -100,9 +139,7 @@ class _Run:
         self, model: Any, tokens: Sequence[Tensor], semantic_config: Any, config: Any, options: CoarseOptions
     ) -> list[Tensor]:
         pairs = [(voice.semantic_prompt, voice.coarse_prompt) if voice else None for voice in self.voices]
-        ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, config)
-        longest = max((len(row) for row in tokens), default=0)
-        total = vocabulary.n_coarse_tokens(longest, ratio, config.n_coarse_codebooks)
+        total = count_tokens(tokens, semantic_config, config)
         with self.report.stage("coarse", total, len(pairs)) as advance:
             return generate_coarse(
                 model, tokens, pairs, semantic_config, config, self.codebook_size, options, self.draws, advance

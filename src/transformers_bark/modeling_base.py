@@ -1,0 +1,150 @@
+"""What all Bark models share: loading, saving, engines, devices and the stack of blocks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from .configuration_bark import BarkConfig
+from .engines import EngineChoice, engine_of
+
+PASSED_BY_TRANSFORMERS = frozenset({"num_items_in_batch", "cache_position"})
+"""Keyword arguments that `Trainer` and `GenerationMixin` hand to every model."""
+
+
+def reject_unknown(model: nn.Module, kwargs: Mapping[str, Any]) -> None:
+    unknown = sorted(set(kwargs) - PASSED_BY_TRANSFORMERS)
+    if unknown:
+        raise TypeError(f"{type(model).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Mean over the labels that are not -100; over `num_items_in_batch` where the trainer counts for itself."""
+    flat, target = logits.float().flatten(0, -2), labels.to(logits.device).flatten()
+    if num_items_in_batch is None:
+        return nn.functional.cross_entropy(flat, target, ignore_index=-100)
+    return nn.functional.cross_entropy(flat, target, ignore_index=-100, reduction="sum") / num_items_in_batch
+
+
+class BarkPreTrainedModel(PreTrainedModel):
+    """What all Bark models share: loading, saving, devices and the stack of blocks."""
+
+    config: BarkConfig
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BarkBlock"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # masks that checkpoints of older versions hold; they are computed here
+    _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$"]
+
+    engine_choice: EngineChoice = EngineChoice()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, engine: str = "torch", precision: str | None = None, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, and `set_engine`."""
+        choice = EngineChoice(engine, precision)
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        model.set_engine(choice.name, choice.precision)
+        return loaded
+
+    def set_engine(
+        self, engine: str, precision: str | None = None, cache_dir: str | Path | None = None
+    ) -> "BarkPreTrainedModel":
+        """Chooses what runs the transformers in `generate`.
+
+        Args:
+            engine: "torch", the modules as they are; "onnxruntime", graphs built from the weights, on the CPU (extra
+                `onnx`); "auto", the fastest here that loses nothing.
+            precision: of the weights in "onnxruntime": "fp32" (the default), "int8" or "int4".
+            cache_dir: where graphs are kept; by default under `HF_HOME`.
+
+        Raises:
+            ValueError: an unknown name, or a precision that the engine does not have.
+        """
+        choice = EngineChoice(engine, precision, cache_dir)
+        for module in self.modules():
+            if isinstance(module, BarkPreTrainedModel):
+                module.engine_choice = choice
+        return self
+
+    @property
+    def engine(self) -> Any:
+        """What runs this transformer: see `transformers_bark.generation.engine`."""
+        return engine_of(self, self.engine_choice)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs: under offload the execution device of its hooks, else that of its parameters."""
+        for module in self.modules():
+            device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+        return super().device
+
+    def _run_blocks(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        output_attentions: bool,
+        output_hidden_states: bool,
+        first: int = 0,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """All blocks and the final norm -> last hidden state, hidden states of every depth, attention weights.
+
+        The last block leaves positions before `first` out.
+        """
+        if output_attentions and attention_mask is not None and attention_mask.ndim != 4:
+            raise ValueError(
+                f"`output_attentions=True` needs `attn_implementation` 'eager' or 'sdpa', got {self.config._attn_implementation!r}"
+            )
+        depths: list[Tensor] = []
+        attentions: list[Tensor] = []
+        for block in self.layers:
+            depths.append(hidden_states)
+            hidden_states, weights = block(
+                hidden_states,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                output_attentions=output_attentions,
+                first=first if block is self.layers[-1] else 0,
+            )
+            attentions.append(weights)
+        hidden_states = self.layernorm_final(hidden_states)
+        depths.append(hidden_states)
+        return (
+            hidden_states,
+            tuple(depths) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+    def _embed_positions(
+        self, inputs_embeds: Tensor, position_ids: Tensor | None = None, past: int | Tensor = 0
+    ) -> Tensor:
+        """inputs_embeds [batch, length, hidden] plus the embedding of each position.
+
+        The length of a static cache is a tensor and stays on its device: its own room bounds it.
+        """
+        weight, length = self.position_embeds_layer.weight, inputs_embeds.shape[1]
+        if position_ids is None:
+            position_ids = (torch.arange(length, device=weight.device) + past)[None]
+        if isinstance(past, int) and past + length > weight.shape[0] and int(position_ids.max()) >= weight.shape[0]:
+            raise ValueError(
+                f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}"
+            )
+        return self.drop(inputs_embeds.to(weight.device) + self.position_embeds_layer(position_ids.to(weight.device)))
+
+    def _flags(self, *flags: tuple[str, bool | None]) -> list[bool]:
+        """Each flag as given, or as the config has it."""
+        return [bool(getattr(self.config, name) if value is None else value) for name, value in flags]
+
+
+def require_one(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("exactly one of `input_ids` and `inputs_embeds` must be given")
