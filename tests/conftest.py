@@ -11,6 +11,7 @@ import torch
 
 from tests.tiny import tiny_checkpoint, tiny_model
 from transformers_bark import BarkModel
+from transformers_bark.engines import onnx_engine
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -35,6 +36,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket.socket, "connect", guarded)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     yield
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this run keeps the graphs of ONNX Runtime, in place of the user's cache."""
+    return tmp_path_factory.mktemp("hf_home")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the user's cache alone, also in processes that a test starts."""
+    monkeypatch.setattr(onnx_engine, "CACHE", graphs)
+    monkeypatch.setenv("HF_HOME", str(graphs))
 
 
 @pytest.fixture(scope="session")

@@ -207,3 +207,23 @@ def test_version_and_standard_input(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
     with pytest.raises(SystemExit, match="2"):
         main(["-"])
+
+
+def test_engines_say_the_same_and_graphs_are_built_ahead(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(checkpoint), "--seed", "1"]
+    assert main(["export", "--precision", "int8", *model]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        f"Bark{stage}Model in int8" for stage in ("Semantic", "Coarse", "Fine")
+    ]
+    assert all("largest logit difference from PyTorch" in line for line in said)
+    files = {}
+    for engine in ("torch", "onnxruntime"):
+        files[engine] = tmp_path / f"{engine}.wav"
+        assert main(["hello my dog", "-o", str(files[engine]), "--engine", engine, *model]) == 0
+    torch_audio, onnx_audio = (soundfile.read(file)[0] for file in files.values())
+    assert len(torch_audio) == len(onnx_audio) and abs(torch_audio - onnx_audio).max() < 1e-3
+    assert main(["hello", "--engine", "torch", "--precision", "int8", "-o", str(tmp_path / "x.wav"), *model]) == 1
+    assert "'torch' runs in the dtype of its weights" in capsys.readouterr().err

