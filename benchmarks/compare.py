@@ -58,16 +58,14 @@ def make_checkpoint(size: str, folder: Path) -> Path:
     return folder
 
 
-def measure(job: dict[str, Any], python: str) -> dict[str, Any]:
-    """What a worker prints."""
-    threads = str(job["threads"])
-    done = subprocess.run(
-        [python, str(HERE / "worker.py"), json.dumps(job)],
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": threads},
-    )
+def measure(job: dict[str, Any], python: str, home: Path) -> dict[str, Any]:
+    """What a worker prints; graphs are built before, by a process of their own, and kept in `home`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"]), "HF_HOME": str(home)}
+    if job.get("engine") == "onnxruntime":
+        export = ["export", "--model", job["folder"], "--precision", job["precision"]]
+        subprocess.run([python, "-m", "transformers_bark", *export], check=True, env=environment, stdout=sys.stderr)
+    command = [python, str(HERE / "worker.py"), json.dumps(job)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -115,7 +113,7 @@ class Line:
         return self.batch * self.seconds / self.total
 
 
-def run(options: argparse.Namespace, folder: Path) -> list[Line]:
+def run(options: argparse.Namespace, folder: Path, home: Path) -> list[Line]:
     """Every implementation on every case; stock alone says one sentence at a time."""
     lines = []
     for name, row in ROWS.items():
@@ -126,7 +124,7 @@ def run(options: argparse.Namespace, folder: Path) -> list[Line]:
         stock = row["implementation"] == "stock"
         job = {**row, "folder": str(folder), "threads": options.threads, "cases": single + ([] if stock else batched)}
         print(f"{name} …", file=sys.stderr, flush=True)
-        done = measure(job, options.peer_python if stock else sys.executable)
+        done = measure(job, options.peer_python if stock else sys.executable, home)
         for case in done["results"]:
             lines.append(Line(name, peak_mb=done["peak_mb"], **case))
     return lines
@@ -216,9 +214,10 @@ def main() -> None:
     """Runs the comparison, prints it and keeps it."""
     options = build_parser().parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make_checkpoint(options.size, Path(temporary))
+        home = Path(temporary, "home")
+        folder = make_checkpoint(options.size, Path(temporary, "model"))
         bandwidth = memory_bandwidth(options.threads)
-        lines = run(options, folder)
+        lines = run(options, folder, home)
         print(f"\n{options.size}, {options.threads} threads, torch {torch.__version__}, numpy {np.__version__}\n")
         print(table(lines))
         print("\n" + roofline(lines, folder, bandwidth))

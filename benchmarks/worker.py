@@ -36,8 +36,11 @@ def load(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return model, typed
     from transformers_bark import BarkModel
 
-    engine = {"engine": job["engine"], "precision": job["precision"]}
-    model = BarkModel.from_pretrained(job["folder"], dtype=torch.float32, **engine).eval()
+    if job["engine"] == "torch":
+        model = BarkModel.from_pretrained(job["folder"], dtype=torch.float32).eval()
+    else:
+        engine = {"engine": job["engine"], "precision": job["precision"]}
+        model = BarkModel.from_pretrained(job["folder"], keep_weights=False, **engine)
     config = model.generation_config
     stages = (config.semantic_config, config.coarse_acoustics_config, config.fine_acoustics_config)
     return model, dict(zip(("semantic", "coarse", "fine"), stages, strict=True))

@@ -21,6 +21,7 @@ LAYERS: dict[str, float] = {
     "generation": 4,
     "engines": 4.5,
     "modeling_base": 5,
+    "low_memory": 5,
     "modeling_bark": 6,
     "processing_bark": 6,
     "pipeline_bark": 7,

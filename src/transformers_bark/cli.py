@@ -207,10 +207,11 @@ def _export(options: argparse.Namespace) -> None:
     """Builds the graphs that `--engine onnxruntime` will load, and says how near they are to PyTorch."""
     import torch
 
-    model = _load_model(_model_source(options), "float32", torch.device("cpu"))
-    choice = EngineChoice("onnxruntime", options.precision)
-    for part in (model.semantic, model.coarse_acoustics, model.fine_acoustics):
-        report = choice.make(part).report
+    from .low_memory import build_graphs, find_weights
+
+    source = _model_source(options)
+    model = _load_model(source, "float32", torch.device("cpu"), EngineChoice())
+    for report in build_graphs(model, EngineChoice("onnxruntime", options.precision), find_weights(source)):
         print(f"{report['model']}: largest logit difference from PyTorch {report['largest_logit_difference']:.3g}")
 
 
@@ -245,8 +246,8 @@ def _device(name: str | None) -> Any:
     return device
 
 
-def _load_model(source: str, dtype: str, device: Any) -> Any:
-    """The model, whole.
+def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> Any:
+    """The model, whole; for ONNX Runtime without the weights that its graphs hold.
 
     Raises:
         ValueError: a model of another type, or one that lacks weights: it would make noise.
@@ -254,16 +255,20 @@ def _load_model(source: str, dtype: str, device: Any) -> Any:
     import torch
     from transformers import AutoConfig
 
+    from .low_memory import find_weights
     from .modeling_bark import BarkModel
 
     config = AutoConfig.from_pretrained(source)
     if config.model_type != BarkModel.config_class.model_type:
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
+    if choice.for_device(device).name == "onnxruntime" and find_weights(source) is not None:
+        chosen = choice.for_device(device)
+        return BarkModel.from_pretrained(source, engine=chosen.name, precision=chosen.precision, keep_weights=False)
     model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(f"{source} lacks {len(missing)} weights, {missing[0]} among them")
-    return model.to(device).eval()
+    return model.to(device).eval().set_engine(choice.name, choice.precision)
 
 
 def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
@@ -273,7 +278,7 @@ def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
     source = _model_source(options)
     processor = BarkProcessor.from_pretrained(source)
     voice = processor.load_voice(options.voice)
-    model = _load_model(source, options.dtype, device).set_engine(options.engine, options.precision)
+    model = _load_model(source, options.dtype, device, EngineChoice(options.engine, options.precision))
     length = model.generation_config.semantic_config.max_input_semantic_length
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

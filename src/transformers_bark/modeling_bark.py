@@ -22,6 +22,7 @@ from .configuration_bark import (
     BarkSemanticConfig,
     BarkSubModelConfig,
 )
+from .engines import EngineChoice
 from .generation import facades
 from .generation.output import BarkGenerateOutput
 from .generation.progress import StageCallback
@@ -33,6 +34,7 @@ from .generation_configuration_bark import (
     BarkSemanticGenerationConfig,
     check_compatible,
 )
+from .low_memory import load_without_blocks
 from .modeling_base import BarkPreTrainedModel, cross_entropy, reject_unknown, require_one
 from .modeling_layers import BarkBlock
 
@@ -352,6 +354,26 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         self.fine_acoustics_hook: Any = None
         self.codec_model_hook: Any = None
         self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls, *args: Any, engine: str = "torch", precision: str | None = None, keep_weights: bool = True, **kwargs: Any
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`, with an engine.
+
+        Args:
+            engine, precision: see `set_engine`.
+            keep_weights: False leaves the blocks' weights on the disk, where "onnxruntime" has graphs of them: the model speaks in
+                a fraction of the memory, and cannot be trained or saved.
+
+        Raises:
+            ValueError: an engine or precision that there is not; `keep_weights=False` with another engine, or for a checkpoint that
+                is not one safetensors file.
+            TypeError: `keep_weights=False` with more than a source and `revision`, `cache_dir`, `token`, `local_files_only`.
+        """
+        if keep_weights:
+            return super().from_pretrained(*args, engine=engine, precision=precision, **kwargs)
+        return load_without_blocks(cls, *args, choice=EngineChoice(engine, precision), **kwargs)
 
     @classmethod
     def can_generate(cls) -> bool:

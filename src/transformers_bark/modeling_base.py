@@ -43,6 +43,8 @@ class BarkPreTrainedModel(PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$"]
 
     engine_choice: EngineChoice = EngineChoice()
+    graph_key: str | None = None
+    """Names the graph of a model whose blocks were never loaded: see `transformers_bark.low_memory`."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, engine: str = "torch", precision: str | None = None, **kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,29 @@ def test_a_missing_package_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"needs onnxruntime: pip install 'transformers-bark\[onnx\]'"):
         OnnxCausal(tiny_model().semantic, "fp32", True, cache)
+
+
+def test_a_model_without_blocks_says_the_same(tmp_path: Path, graphs: Path) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    whole = BarkModel.from_pretrained(folder, engine="onnxruntime").eval()
+    for _ in ("builds the graphs", "finds them"):
+        lean = BarkModel.from_pretrained(folder, engine="onnxruntime", keep_weights=False)
+        blocks = [part for name, part in lean.named_parameters() if ".layers." in name and "codec" not in name]
+        assert blocks and all(part.is_meta for part in blocks)
+        a, b = speak(whole, folder), speak(lean, folder)
+        assert all(torch.equal(x, y) for x, y in zip(a.fine_codes, b.fine_codes, strict=True))
+        assert torch.allclose(a.audio, b.audio, atol=1e-5)
+    (record,) = (graphs / "sources").iterdir()
+    for key in json.loads(record.read_text()).values():
+        shutil.rmtree(graphs / key)
+    with pytest.raises(FileNotFoundError, match="is gone, and the model was loaded without the weights"):
+        speak(BarkModel.from_pretrained(folder, engine="onnxruntime", keep_weights=False), folder)
+
+
+def test_what_cannot_be_loaded_without_blocks(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="`keep_weights=False` needs the engine 'onnxruntime', got 'torch'"):
+        BarkModel.from_pretrained(folder, keep_weights=False)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has no model.safetensors"):
+        BarkModel.from_pretrained(folder, engine="onnxruntime", keep_weights=False)

@@ -48,6 +48,13 @@ class EngineChoice:
                 f"the engine 'torch' runs in the dtype of its weights: `precision` {self.precision!r} goes with none"
             )
 
+    @property
+    def cache(self) -> Path:
+        """Folder of the graphs."""
+        from . import onnx_engine
+
+        return Path(self.cache_dir or onnx_engine.CACHE)
+
     def for_device(self, device: torch.device) -> EngineChoice:
         """`auto` decided: ONNX Runtime in fp32 on a CPU that has it, else PyTorch."""
         if self.name != "auto":
@@ -67,12 +74,12 @@ class EngineChoice:
             return TorchFine(model) if is_fine else TorchCausal(model)
         if model.device.type != "cpu":
             raise ValueError(f"the engine 'onnxruntime' runs on the CPU, the model is on {model.device}")
-        from .onnx_engine import CACHE, OnnxCausal, OnnxFine
+        from .onnx_engine import OnnxCausal, OnnxFine
 
-        cache, precision = Path(chosen.cache_dir or CACHE), chosen.precision or "fp32"
+        precision = chosen.precision or "fp32"
         if is_fine:
-            return OnnxFine(model, precision, cache)
-        return OnnxCausal(model, precision, model.base_model_prefix == "semantic", cache)
+            return OnnxFine(model, precision, chosen.cache)
+        return OnnxCausal(model, precision, model.base_model_prefix == "semantic", chosen.cache)
 
 
 _MADE: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()

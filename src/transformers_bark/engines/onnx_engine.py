@@ -168,12 +168,16 @@ def open_session(
 
     Raises:
         ImportError: `onnx` or `onnxruntime` is not installed.
+        FileNotFoundError: the graph of a model loaded without its blocks has been removed.
         RuntimeError: the graph differs from PyTorch by more than `BOUNDS` allow.
     """
     _require_onnx()
-    folder = Path(cache) / weights_key(model, kind, precision, model.config.num_heads)
+    key = model.graph_key or weights_key(model, kind, precision, model.config.num_heads)
+    folder = Path(cache) / key
     if (folder / "report.json").is_file():
         return _session(folder / "model.onnx"), json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if model.graph_key:
+        raise FileNotFoundError(f"{folder} is gone, and the model was loaded without the weights to build it anew")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="building-"))
     try:
@@ -188,7 +192,7 @@ def open_session(
                 f"the ONNX graph of {name} differs from PyTorch by {relative:.3g} of its logits, allowed are {BOUNDS[precision]}"
             )
         logger.info("%s: largest logit difference from PyTorch %.3g, relative %.3g", name, largest, relative)
-        report = {"model": name, "largest_logit_difference": largest, "relative_difference": relative}
+        report = {"key": key, "model": name, "largest_logit_difference": largest, "relative_difference": relative}
         (draft / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
         if not folder.exists():  # another process may have been faster
             draft.rename(folder)
