@@ -61,8 +61,8 @@ class BarkPreTrainedModel(PreTrainedModel):
         """Chooses what runs the transformers in `generate`.
 
         Args:
-            engine: "torch", the modules as they are; "onnxruntime", graphs built from the weights, on the CPU (extra
-                `onnx`); "auto", the fastest here that loses nothing.
+            engine: "torch", the modules as they are; "compiled", their decode step compiled for fixed shapes; "onnxruntime", graphs
+                built from the weights, on the CPU (extra `onnx`); "auto", the fastest here that loses nothing.
             precision: of the weights in "onnxruntime": "fp32" (the default), "int8" or "int4".
             cache_dir: where graphs are kept; by default under `HF_HOME`.
 

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_voice
 from transformers_bark import BarkFineModel, BarkModel, BarkProcessor
-from transformers_bark.engines import EngineChoice, TorchCausal, onnx_engine
+from transformers_bark.engines import EngineChoice, TorchCausal, compiled_engine, onnx_engine
+from transformers_bark.engines.compiled_engine import CompiledCausal, CompiledFine
 from transformers_bark.engines.onnx_engine import OnnxCausal, OnnxFine
 
 MakeCausal = Callable[[Any], Any]
@@ -25,10 +27,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("onnx")
 
 
-@pytest.fixture(params=["torch", "onnxruntime", "onnxruntime without head"])
+@pytest.fixture(params=["torch", "compiled", "onnxruntime", "onnxruntime without head"])
 def make(request: pytest.FixtureRequest, cache: Path) -> MakeCausal:
     if request.param == "torch":
         return TorchCausal
+    if request.param == "compiled":
+        return lambda model: CompiledCausal(model, backend="eager")
     return lambda model: OnnxCausal(model, "fp32", "without" not in request.param, cache)
 
 
@@ -78,6 +82,20 @@ def test_the_fine_stack_leaves_out_frames_that_nobody_asks_for(engine: str, cach
     assert blocks == [12] * (len(model.layers) - 1) + [7]
     with pytest.raises(ValueError, match="first_frame"):
         model(3, codes, first_frame=5, attention_mask=torch.ones(2, 12))
+
+
+@pytest.mark.parametrize(
+    "backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)], ids=["as it is", "by inductor"]
+)
+def test_compiled_says_what_torch_says(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    model = BarkModel.from_pretrained(folder).eval()
+    plain = speak(model, folder)
+    monkeypatch.setattr(compiled_engine, "CompiledCausal", partial(CompiledCausal, backend=backend))
+    monkeypatch.setattr(compiled_engine, "CompiledFine", partial(CompiledFine, backend=backend))
+    other = speak(model.set_engine("compiled"), folder)
+    for name in ("semantic_tokens", "coarse_codes", "fine_codes"):
+        assert all(torch.equal(a, b) for a, b in zip(getattr(plain, name), getattr(other, name), strict=True)), name
 
 
 def speak(model: BarkModel, folder: Path, **options: Any) -> Any:
@@ -148,7 +166,7 @@ def test_choices(tmp_path: Path) -> None:
     assert EngineChoice("auto").for_device(torch.device("cpu")).name == "onnxruntime"
     assert EngineChoice("auto").for_device(torch.device("cuda")).name == "torch"
     for arguments, message in (
-        (("tensorrt",), "`engine` must be one of auto, torch, onnxruntime, got 'tensorrt'"),
+        (("tensorrt",), "`engine` must be one of auto, torch, compiled, onnxruntime, got 'tensorrt'"),
         (("onnxruntime", "int2"), "`precision` must be one of fp32, int8, int4, got 'int2'"),
         (("torch", "int8"), "'torch' runs in the dtype of its weights"),
     ):

@@ -1,4 +1,4 @@
-"""What runs the transformers: PyTorch as it is, or ONNX Runtime on the CPU.
+"""What runs the transformers: PyTorch as it is or compiled, or ONNX Runtime on the CPU.
 
 Every engine gives the stages what `transformers_bark.generation.engine` asks for, from the same weights.
 """
@@ -15,7 +15,7 @@ import torch
 
 from .torch_engine import TorchCausal, TorchFine
 
-ENGINES = ("auto", "torch", "onnxruntime")
+ENGINES = ("auto", "torch", "compiled", "onnxruntime")
 """Names of the engines; `auto` is the fastest here that loses nothing."""
 
 PRECISIONS = ("fp32", "int8", "int4")
@@ -31,7 +31,7 @@ class EngineChoice:
         cache_dir: where graphs are kept; by default under `HF_HOME`.
 
     Raises:
-        ValueError: an unknown name or precision, or a precision for `torch`, which has that of its weights.
+        ValueError: an unknown name or precision, or a precision for `torch` or `compiled`, which have that of their weights.
     """
 
     name: str = "torch"
@@ -43,9 +43,9 @@ class EngineChoice:
             raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {self.name!r}")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.name == "torch" and self.precision is not None:
+        if self.name in ("torch", "compiled") and self.precision is not None:
             raise ValueError(
-                f"the engine 'torch' runs in the dtype of its weights: `precision` {self.precision!r} goes with none"
+                f"the engine {self.name!r} runs in the dtype of its weights: `precision` {self.precision!r} goes with none"
             )
 
     @property
@@ -72,6 +72,10 @@ class EngineChoice:
         chosen, is_fine = self.for_device(model.device), hasattr(model, "lm_heads")
         if chosen.name == "torch":
             return TorchFine(model) if is_fine else TorchCausal(model)
+        if chosen.name == "compiled":
+            from .compiled_engine import CompiledCausal, CompiledFine
+
+            return CompiledFine(model) if is_fine else CompiledCausal(model)
         if model.device.type != "cpu":
             raise ValueError(f"the engine 'onnxruntime' runs on the CPU, the model is on {model.device}")
         from .onnx_engine import OnnxCausal, OnnxFine

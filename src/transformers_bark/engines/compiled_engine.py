@@ -1,0 +1,115 @@
+"""The engine that compiles the decode step: fixed shapes, a fixed cache, and on CUDA one graph for the whole step.
+
+`torch.compile` pays where a step is many small kernels, as on a GPU. Shapes come in buckets, so that few graphs serve all calls:
+the cache's room in multiples of `ROOM`, the rows in powers of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..generation.cache import InPlaceCache
+from ..generation.engine import Span
+
+ROOM = 256
+"""The cache's room is a multiple of this many positions."""
+
+
+@dataclass(frozen=True)
+class CompiledDecoding:
+    """A batch being decoded.
+
+    Args:
+        keys, values: of each layer, [bucket, head, room, head_dim].
+        positions: of each row's next token, int64 [bucket].
+        rows: places in the bucket of the rows that are still decoded.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    positions: Tensor
+    rows: Tensor
+
+
+def decode_step(model: Any, tokens: Tensor, positions: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+    """One token a row, int64 [bucket] -> logits [bucket, token]; writes keys and values at each row's position."""
+    hidden = model.input_embeds_layer(tokens) + model.position_embeds_layer(positions)
+    rows = torch.arange(len(tokens), device=tokens.device)
+    seen = (torch.arange(keys[0].shape[2], device=tokens.device) <= positions[:, None])[:, None, None]
+    for block, key_cache, value_cache in zip(model.layers, keys, values, strict=True):
+        projected = block.attn.att_proj(block.layernorm_1(hidden))
+        query, key, value = projected.view(len(tokens), 3, -1, block.attn.head_dim).unbind(1)
+        key_cache[rows, :, positions] = key
+        value_cache[rows, :, positions] = value
+        attended = nn.functional.scaled_dot_product_attention(query[:, :, None], key_cache, value_cache, attn_mask=seen)
+        hidden = hidden + block.attn.out_proj(attended.flatten(1))
+        hidden = hidden + block.mlp(block.layernorm_2(hidden))
+    return model.lm_head(model.layernorm_final(hidden))
+
+
+class CompiledCausal:
+    """`CausalEngine` whose steps are compiled; prompts are read by the modules as they are. Rows are padded on the right."""
+
+    def __init__(self, model: Any, backend: str = "inductor") -> None:
+        self.model = model
+        on_cuda = model.device.type == "cuda" and backend == "inductor"
+        mode = "reduce-overhead" if on_cuda else None
+        self._step = torch.compile(decode_step, backend=backend, dynamic=False, mode=mode)
+
+    def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, CompiledDecoding]:
+        bucket = 1 << (len(embeds) - 1).bit_length()
+        rows = [*embeds, *[embeds[0][:1]] * (bucket - len(embeds))]
+        lengths = torch.tensor([len(row) for row in rows], device=embeds[0].device)
+        longest = int(lengths.max())
+        cache = InPlaceCache(self.model.config.num_layers, -(-(longest + room) // ROOM) * ROOM)
+        ends, place = (lengths - 1).unique(return_inverse=True)
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        # what stands behind a row's end looks at it, and is overwritten before anything looks back
+        output = self.model(inputs_embeds=padded, past_key_values=cache, use_cache=True, logits_to_keep=ends)
+        logits = output.logits[torch.arange(bucket, device=place.device), place][: len(embeds)]
+        keys, values = ([getattr(layer, name) for layer in cache.layers] for name in ("keys", "values"))
+        for part in (*keys, *values):
+            part[:, :, longest:] = 0  # empty memory may hold what no mask stops
+            torch._dynamo.mark_static_address(part)
+        state = CompiledDecoding(keys, values, lengths, torch.arange(len(embeds), device=lengths.device))
+        return (logits if span is None else logits[:, slice(*span)]), state
+
+    def step(self, state: CompiledDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, CompiledDecoding]:
+        fed = torch.zeros_like(state.positions)
+        fed[state.rows] = tokens
+        logits = self._step(self.model, fed, state.positions, state.keys, state.values)[state.rows]
+        positions = state.positions.clone()
+        positions[state.rows] += 1
+        return (logits if span is None else logits[:, slice(*span)]), replace(state, positions=positions)
+
+    def keep_rows(self, state: CompiledDecoding, rows: Sequence[int]) -> CompiledDecoding:
+        kept = state.rows[torch.as_tensor(list(rows), device=state.rows.device)]
+        bucket = 1 << (len(kept) - 1).bit_length()
+        if bucket == len(state.positions):
+            return replace(state, rows=kept)
+        filled = torch.cat([kept, kept[:1].expand(bucket - len(kept))])
+        keys, values = ([part[filled] for part in parts] for parts in (state.keys, state.values))
+        for part in (*keys, *values):
+            torch._dynamo.mark_static_address(part)
+        rows_now = torch.arange(len(kept), device=kept.device)
+        return CompiledDecoding(keys, values, state.positions[filled], rows_now)
+
+
+class CompiledFine:
+    """`FineEngine` whose stack is compiled, for each shape of the window."""
+
+    def __init__(self, model: Any, backend: str = "inductor") -> None:
+        self.model = model
+        self._blocks = torch.compile(self._run, backend=backend, dynamic=False)
+
+    def _run(self, embeds: Tensor) -> Tensor:
+        return self.model._run_blocks(embeds, None, None, False, False)[0]
+
+    def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
+        hidden = self._blocks(self.model.embed(codebook, codes))[:, first:]
+        return self.model.lm_heads[codebook - self.model.config.n_codes_given](hidden)
