@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from transformers_bark import codec
 from transformers_bark.training import run_training
-from transformers_bark.training.codec import CodecForTraining, RandomCrops, scale_to_unit_variance
+from transformers_bark.training.codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance
 
 SMALL = EncodecConfig(
     upsampling_ratios=[8, 5, 5, 3],
@@ -41,6 +41,20 @@ def test_scaling_brings_the_latents_to_life() -> None:
     after = model.encoder(audio[:, None])
     assert before < 0.1 < 0.9 < after.std() < 1.1
     assert 0.01 < model.decoder(after).std() < 0.25
+
+
+def test_a_louder_codec_has_the_same_codes() -> None:
+    torch.manual_seed(0)
+    model, audio = EncodecModel(SMALL).eval(), tones()
+    scale_to_unit_variance(model, audio)
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+    with torch.no_grad():
+        codes = codec.encode(model, audio)
+        decoded = codec.decode(model, list(codes))
+        make_louder(model, 2.0)
+        assert torch.equal(codec.encode(model, 2 * audio), codes)
+        assert torch.allclose(torch.stack(codec.decode(model, list(codes))), 2 * torch.stack(decoded), atol=1e-5)
 
 
 def test_codec_learns_and_exports_its_codebooks() -> None:

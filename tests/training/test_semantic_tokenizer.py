@@ -40,6 +40,19 @@ def test_semantic_tokens_tell_sounds_apart_and_survive_a_save(tmp_path: Path) ->
     assert all(torch.equal(again.encode(audio), row) for audio, row in zip(audios, tokens, strict=True))
 
 
+def test_louder_speech_has_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    config = SemanticTokenizerConfig(n_tokens=8, n_components=8, context=1)
+    audios = [
+        tone * (torch.arange(24_000) % 9000 < 6000) for tone in tones(4, 24_000)
+    ]  # with silence, where the floor is
+    tokenizer = SemanticTokenizer.fit(config, Bottleneck(config), audios)
+    louder = tokenizer.louder(2.0)
+    same = [float((louder.encode(2 * audio) == tokenizer.encode(audio)).float().mean()) for audio in audios]
+    assert min(same) > 0.9  # the mean is rounded to 16 bits
+    assert min(float((tokenizer.encode(4 * a) == tokenizer.encode(a)).float().mean()) for a in audios) < 0.9
+
+
 def test_the_bottleneck_learns_what_tells_phonemes_apart() -> None:
     torch.manual_seed(0)
     config = SemanticTokenizerConfig(n_components=4, context=2, hidden_size=16)

@@ -76,7 +76,7 @@ RECIPE: dict[str, Any] = {
     },
     "fine": {"training": _TRAINING},
     "decoder": {"crop_frames": 20, "losses": {"n_filters": 2, "resolutions": [[512, 16]]}, "training": _TRAINING},
-    "export": {"voices": {"tone": {"voice": "high", "row": 0}, "hum": {"voice": "low", "row": 0}}},
+    "export": {"gain": 2.0, "voices": {"tone": {"voice": "high", "row": 0}, "hum": {"voice": "low", "row": 0}}},
 }
 
 

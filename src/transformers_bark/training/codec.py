@@ -153,6 +153,15 @@ def scale_to_unit_variance(codec: EncodecModel, audio: Tensor, output_std: float
     convolutions[-1].parametrizations.weight.original0.mul_(output_std)
 
 
+@torch.no_grad()
+def make_louder(codec: EncodecModel, gain: float) -> None:
+    """Makes a codec of audio of `gain` times the amplitude, with the same codes: its first and last convolutions are linear."""
+    first, last = codec.encoder.layers[0].conv, codec.decoder.layers[-1].conv
+    first.parametrizations.weight.original0.div_(gain)
+    last.parametrizations.weight.original0.mul_(gain)
+    last.bias.mul_(gain)
+
+
 class RandomCrops:
     """Collator: one random crop of `samples` from each row's `audio` (int16), as float32 in [-1, 1]."""
 

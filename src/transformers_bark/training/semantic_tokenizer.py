@@ -7,9 +7,11 @@ that layer what they differ in and little of who speaks; encoding needs audio on
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ NO_PHONEME = -100
 class SemanticTokenizerConfig:
     """Sizes of the tokenizer. `hop` is the samples of a token, `frame_hop` those of a mel frame (it divides `hop`).
 
-    A token is heard with `context` frames on each side, of which every `stride`-th is looked at.
+    A token is heard with `context` frames on each side, of which every `stride`-th is looked at. Mel power below `floor`
+    counts as silence.
     """
 
     sampling_rate: int = 24_000
@@ -46,6 +49,7 @@ class SemanticTokenizerConfig:
     hidden_size: int = 192
     n_components: int = 48
     n_tokens: int = 512
+    floor: float = 1e-5
     seed: int = 1
 
     @property
@@ -147,6 +151,12 @@ class SemanticTokenizer:
         """audio [samples] in [-1, 1] at `sampling_rate` -> tokens [samples // hop], int64."""
         return torch.cdist(self.bottleneck(features(audio, self.config))[None], self.centres[None])[0].argmin(-1)
 
+    def louder(self, gain: float) -> SemanticTokenizer:
+        """The same tokens for audio of `gain` times the amplitude: log-mel features move by a constant, and the floor with them."""
+        bottleneck = copy.deepcopy(self.bottleneck)
+        bottleneck.mean += 2 * math.log(gain)
+        return SemanticTokenizer(replace(self.config, floor=self.config.floor * gain**2), bottleneck, self.centres)
+
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer to `folder`."""
         folder = Path(folder)
@@ -172,7 +182,7 @@ def log_mel(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
         audio, config.n_fft, config.frame_hop, window=window, pad_mode="constant", return_complex=True
     )
     mel = torch.from_numpy(librosa.filters.mel(sr=config.sampling_rate, n_fft=config.n_fft, n_mels=config.n_mels))
-    return (mel @ spectrum.abs().square()).clamp_min(1e-5).log().T
+    return (mel @ spectrum.abs().square()).clamp_min(config.floor).log().T
 
 
 def features(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:

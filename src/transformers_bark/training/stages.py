@@ -27,7 +27,7 @@ from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSeman
 from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
-from .codec import CodecForTraining, RandomCrops, scale_to_unit_variance
+from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance
 from .decoder import CodedCrops, DecoderForTraining
 from .prepare import SEMANTIC_TOKENIZER
 from .semantic_tokenizer import (
@@ -280,7 +280,10 @@ def train_decoder(recipe: Recipe) -> None:
 
 
 def export(recipe: Recipe) -> None:
-    """One folder in the Hub's layout, with 16-bit weights, tokenizers and voices of held-out utterances."""
+    """One folder in the Hub's layout, with 16-bit weights, tokenizers and voices of held-out utterances.
+
+    It speaks, and hears, at `gain` times the teacher's level.
+    """
     config = recipe.generation_config()
     parts = {
         "semantic": BarkSemanticModel.from_pretrained(recipe.done("semantic")),
@@ -288,6 +291,8 @@ def export(recipe: Recipe) -> None:
         "fine_acoustics": BarkFineModel.from_pretrained(recipe.done("fine")),
         "codec_model": EncodecModel.from_pretrained(recipe.done("decoder")),
     }
+    gain = recipe.settings("export").get("gain", 1.0)
+    make_louder(parts["codec_model"], gain)
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
     whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
     check_compatible(whole, config)
@@ -308,7 +313,7 @@ def export(recipe: Recipe) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n")
     tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
     BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft, voice_format="npz")
-    shutil.copytree(recipe.done("semantic_tokenizer"), draft / SEMANTIC_TOKENIZER)
+    SemanticTokenizer.load(recipe.done("semantic_tokenizer")).louder(gain).save(draft / SEMANTIC_TOKENIZER)
     shutil.copy(recipe.folder / "NOTICE", draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
