@@ -274,9 +274,9 @@ def train_decoder(recipe: Recipe) -> None:
     places = {name: place for place, name in enumerate(spoken["id"])}
     heard = spoken.select([places[name] for name in coded["id"]]).select_columns("audio")
     rows = concatenate_datasets([coded.select_columns("codes"), heard], axis=1).with_format("numpy")
-    model = DecoderForTraining(codec_model, **settings.get("losses", {}))
-    _train(recipe, "decoder", model, rows, crops, seconds=1.0)
-    model.codec.eval().save_pretrained(recipe.done("decoder"))
+    model = DecoderForTraining(codec_model, decay=settings["decay"])
+    _train(recipe, "decoder", model, rows, crops, seconds=0.32)
+    model.export().save_pretrained(recipe.done("decoder"))
 
 
 def export(recipe: Recipe) -> None:
