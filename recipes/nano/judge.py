@@ -11,6 +11,7 @@ codec, then its semantic tokens to the later stages, so that it is plain which s
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -133,7 +134,10 @@ class Levels:
     def _taught(self, sentence: str) -> torch.Tensor:
         utterance = self.teacher.speak(sentence, 1.05, self.seed)
         assert utterance is not None
-        return torch.from_numpy(utterance.audio.astype(np.float32) / 32768)
+        gain = json.loads((HERE / "export.json").read_text(encoding="utf-8"))[
+            "gain"
+        ]  # checkpoints hear at their own level
+        return torch.from_numpy(utterance.audio.astype(np.float32) / 32768 * np.float32(gain))
 
     def codec(self, sentence: str) -> np.ndarray:
         """The teacher's codes -> audio."""
