@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
-STAGES = ("semantic", "coarse", "fine", "codec")
 ROWS = {
     "stock Transformers, fp32": {"implementation": "stock"},
     "ours, torch fp32": {"implementation": "ours", "engine": "torch", "precision": None},

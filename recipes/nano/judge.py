@@ -31,7 +31,7 @@ from speechmos import dnsmos
 
 from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, codec
 from transformers_bark.training import load_semantic_tokenizer
-from transformers_bark.training.data import Teacher
+from transformers_bark.training.data import Teacher, as_float
 
 HERE = Path(__file__).parent
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -137,7 +137,7 @@ class Levels:
         gain = json.loads((HERE / "export.json").read_text(encoding="utf-8"))[
             "gain"
         ]  # checkpoints hear at their own level
-        return torch.from_numpy(utterance.audio.astype(np.float32) / 32768 * np.float32(gain))
+        return torch.from_numpy(as_float(utterance.audio) * np.float32(gain))
 
     def codec(self, sentence: str) -> np.ndarray:
         """The teacher's codes -> audio."""

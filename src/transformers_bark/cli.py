@@ -261,8 +261,8 @@ def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> A
     config = AutoConfig.from_pretrained(source)
     if config.model_type != BarkModel.config_class.model_type:
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
-    if choice.for_device(device).name == "onnxruntime" and find_weights(source) is not None:
-        chosen = choice.for_device(device)
+    chosen = choice.for_device(device)
+    if chosen.name == "onnxruntime" and find_weights(source) is not None:
         return BarkModel.from_pretrained(source, engine=chosen.name, precision=chosen.precision, keep_weights=False)
     model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     missing = sorted(report["missing_keys"])

@@ -24,7 +24,7 @@ from .engines import EngineChoice
 from .generation_configuration_bark import BarkGenerationConfig
 
 STACKS = ("semantic", "coarse_acoustics", "fine_acoustics")
-_BLOCKS = re.compile(rf"({'|'.join(STACKS)})\.layers\.")
+_BLOCKS = re.compile(rf"^({'|'.join(STACKS)})\.layers\.")
 
 
 def find_weights(source: str, **kwargs: Any) -> Path | None:
@@ -69,18 +69,14 @@ def load_without_blocks(
     model = _skeleton(model_class, source, **hub)
     missing, _ = model.load_state_dict(_outside_blocks(weights), strict=False, assign=True)
     model.fine_acoustics.tie_weights()
-    lacking = [name for name in missing if not _BLOCKS.match(name) and ".lm_heads." not in name and not _unread(name)]
+    expected = re.compile("|".join([_BLOCKS.pattern, r"\.lm_heads\.", *model_class._keys_to_ignore_on_load_missing]))
+    lacking = [name for name in missing if not expected.search(name)]
     if lacking:
         raise ValueError(f"{weights} lacks {len(lacking)} weights, {lacking[0]} among them")
     model.set_engine(choice.name, choice.precision, choice.cache_dir)
     for name, key in keys.items():
         getattr(model, name).graph_key = key
     return model.eval()
-
-
-def _unread(name: str) -> bool:
-    """Running means of EnCodec's own training, which small checkpoints leave out."""
-    return name.endswith((".codebook.embed_avg", ".codebook.cluster_size"))
 
 
 def _record(weights: Path, choice: EngineChoice) -> Path:

@@ -83,7 +83,7 @@ class EngineChoice:
         precision = chosen.precision or "fp32"
         if (
             is_fine
-        ):  # reads a window at once: bound by arithmetic, where int8 is the fastest, not by the size of the weights
+        ):  # it reads a window at once: arithmetic binds it, not the size of the weights, and int8 is the fastest
             return OnnxFine(model, "int8" if precision == "int4" else precision, chosen.cache)
         return OnnxCausal(model, precision, model.base_model_prefix == "semantic", chosen.cache)
 

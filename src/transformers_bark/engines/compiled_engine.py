@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
-from ..generation.engine import Span
+from ..generation.engine import Span, tokens_of
 
 ROOM = 256
 """The cache's room is a multiple of this many positions."""
@@ -77,7 +77,7 @@ class CompiledCausal:
             part[:, :, longest:] = 0  # empty memory may hold what no mask stops
             torch._dynamo.mark_static_address(part)
         state = CompiledDecoding(keys, values, lengths, torch.arange(len(embeds), device=lengths.device))
-        return (logits if span is None else logits[:, slice(*span)]), state
+        return logits[:, tokens_of(span)], state
 
     def step(self, state: CompiledDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, CompiledDecoding]:
         fed = torch.zeros_like(state.positions)
@@ -85,7 +85,7 @@ class CompiledCausal:
         logits = self._step(self.model, fed, state.positions, state.keys, state.values)[state.rows]
         positions = state.positions.clone()
         positions[state.rows] += 1
-        return (logits if span is None else logits[:, slice(*span)]), replace(state, positions=positions)
+        return logits[:, tokens_of(span)], replace(state, positions=positions)
 
     def keep_rows(self, state: CompiledDecoding, rows: Sequence[int]) -> CompiledDecoding:
         kept = state.rows[torch.as_tensor(list(rows), device=state.rows.device)]

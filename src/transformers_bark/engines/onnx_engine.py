@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from torch import Tensor, nn
 
-from ..generation.engine import Span
+from ..generation.engine import Span, tokens_of
 from .torch_engine import TorchCausal, TorchFine
 
 logger = logging.getLogger(__name__)
@@ -110,9 +110,8 @@ class OnnxCausal:
         self.session.run_with_iobinding(binding)
         out = torch.from_numpy(binding.get_outputs()[0].numpy().copy())  # the next step writes there
         if not self.with_head:
-            weight = self.model.lm_head.weight
-            return nn.functional.linear(out, (weight if span is None else weight[slice(*span)]).float())
-        return out if span is None else out[:, slice(*span)]
+            return nn.functional.linear(out, self.model.lm_head.weight[tokens_of(span)].float())
+        return out[:, tokens_of(span)]
 
 
 class OnnxFine:

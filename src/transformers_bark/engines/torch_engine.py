@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
-from ..generation.engine import Span
+from ..generation.engine import Span, tokens_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TorchCausal:
             use_cache=True,
             logits_to_keep=1,
         )
-        return _asked(output.logits, span), TorchDecoding(cache, positions, mask)
+        return output.logits[:, -1, tokens_of(span)], TorchDecoding(cache, positions, mask)
 
     def step(self, state: TorchDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, TorchDecoding]:
         mask = state.mask
@@ -62,7 +62,7 @@ class TorchCausal:
             past_key_values=state.cache,
             use_cache=True,
         )
-        return _asked(output.logits, span), TorchDecoding(state.cache, state.positions + 1, mask)
+        return output.logits[:, -1, tokens_of(span)], TorchDecoding(state.cache, state.positions + 1, mask)
 
     def keep_rows(self, state: TorchDecoding, rows: Sequence[int]) -> TorchDecoding:
         if list(rows) == list(range(len(state.positions))):
@@ -71,11 +71,6 @@ class TorchCausal:
         state.cache.keep(index)
         mask = None if state.mask is None else state.mask[index]
         return replace(state, positions=state.positions[index], mask=mask)
-
-
-def _asked(logits: Tensor, span: Span) -> Tensor:
-    """Logits [row, length, token] of the last position and the tokens asked for."""
-    return logits[:, -1] if span is None else logits[:, -1, slice(*span)]
 
 
 class TorchFine:

@@ -18,6 +18,11 @@ Span = tuple[int, int] | None
 """[first, end) of the tokens whose logits are asked for; None for all."""
 
 
+def tokens_of(span: Span) -> slice:
+    """The place of a span's tokens along an axis of tokens."""
+    return slice(None) if span is None else slice(*span)
+
+
 class CausalEngine(Protocol):
     """Runs a causal model over a batch of rows of different length."""
 

@@ -50,12 +50,8 @@ def speech(
 ) -> BarkGenerateOutput:
     """Text ids [batch, length] -> audio, by way of every stage; see `BarkModel.generate`."""
     _check_text(input_ids, attention_mask)
-    routed = split_options(options)
     stages = (config.semantic_config, config.coarse_acoustics_config, config.fine_acoustics_config)
-    # all options are read before the first stage works
-    for_semantic = semantic_options(stages[0], routed["semantic"])
-    for_coarse = coarse_options(stages[1], routed["coarse"])
-    for_fine = fine_options(stages[2], routed["fine"])
+    for_semantic, for_coarse, for_fine = _read_options(config, options)
     voices = as_history_rows(history_prompt, len(input_ids), model.device, config)
     run = _Run(voices, config.codebook_size, Draws.from_seed(seed, len(voices)), Reporter(progress, stage_callback))
 
@@ -69,6 +65,18 @@ def speech(
         semantic_tokens=tokens,
         coarse_codes=coarse_codes,
         fine_codes=codes,
+    )
+
+
+def _read_options(
+    config: BarkGenerationConfig, options: Mapping[str, Any]
+) -> tuple[SemanticOptions, CoarseOptions, FineOptions]:
+    """The options of every stage, all read before the first stage works."""
+    routed = split_options(options)
+    return (
+        semantic_options(config.semantic_config, routed["semantic"]),
+        coarse_options(config.coarse_acoustics_config, routed["coarse"]),
+        fine_options(config.fine_acoustics_config, routed["fine"]),
     )
 
 
@@ -89,10 +97,7 @@ def stream(
         raise ValueError(f"one text is streamed at a time, got {len(input_ids)} rows")
     if not chunk_seconds > 0:
         raise ValueError(f"`chunk_seconds` must be positive, got {chunk_seconds!r}")
-    routed = split_options(options)
-    for_semantic = semantic_options(config.semantic_config, routed["semantic"])
-    for_coarse = coarse_options(config.coarse_acoustics_config, routed["coarse"])
-    for_fine = fine_options(config.fine_acoustics_config, routed["fine"])
+    for_semantic, for_coarse, for_fine = _read_options(config, options)
     voices = as_history_rows(history_prompt, 1, model.device, config)
     run = _Run(voices, config.codebook_size, Draws.from_seed(seed, 1), Reporter(False, stage_callback))
     decoder = codec.StreamDecoder(model.codec_model)

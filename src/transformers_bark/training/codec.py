@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
 from vector_quantize_pytorch import ResidualVQ
 
+from .data import as_float
+
 
 def spectral_loss(sampling_rate: int) -> nn.Module:
     """Distance of the log-mel spectrograms of two sounds [batch, 1, samples], over three resolutions."""
@@ -175,5 +177,5 @@ class RandomCrops:
             audio = np.asarray(row["audio"], np.int16)
             start = self.random.integers(0, max(0, len(audio) - self.samples) + 1)
             piece = audio[start : start + self.samples]
-            crop[: len(piece)] = piece / np.float32(32768.0)
+            crop[: len(piece)] = as_float(piece)
         return {"audio": torch.from_numpy(crops)}

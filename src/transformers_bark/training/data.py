@@ -111,6 +111,11 @@ class Utterance:
     phoneme_frames: list[int]
 
 
+def as_float(audio: Any) -> np.ndarray:
+    """Samples of 16 bits -> float32 in [-1, 1)."""
+    return np.asarray(audio, np.float32) / 32768
+
+
 def _as_int16(audio: np.ndarray) -> np.ndarray:
     return (np.clip(audio, -1.0, 1.0) * 32767.0).astype(np.int16)
 
@@ -227,8 +232,7 @@ def repitched(utterance: Utterance, ratio: float) -> Utterance:
     """The utterance played `ratio` times as fast: pitch and formants move together, as for a smaller or larger speaker."""
     if ratio == 1:
         return utterance
-    audio = utterance.audio.astype(np.float32) / 32768
-    played = soxr.resample(audio, _SAMPLE_RATE * ratio, _SAMPLE_RATE)
+    played = soxr.resample(as_float(utterance.audio), _SAMPLE_RATE * ratio, _SAMPLE_RATE)
     ends = np.rint(np.cumsum(utterance.phoneme_frames) / ratio).astype(int)
     return Utterance(
         _as_int16(played),

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import EncodecModel
 
 from .codec import spectral_loss
+from .data import as_float
 
 
 class DecoderForTraining(nn.Module):
@@ -73,9 +74,9 @@ class CodedCrops:
             start = int(self.random.integers(len(row["codes"][0]) - self.n_frames + 1))
             end = start + self.n_frames
             codes.append(np.asarray(row["codes"])[:, start:end])
-            audio.append(np.asarray(row["audio"], np.float32)[start * self.frame_samples : end * self.frame_samples])
+            audio.append(np.asarray(row["audio"])[start * self.frame_samples : end * self.frame_samples])
         kept = int(self.random.choice([n_codebooks, n_codebooks, max(1, n_codebooks // 2)]))
         return {
             "codes": torch.from_numpy(np.stack(codes)[:, :kept].astype(np.int64)),
-            "audio": torch.from_numpy(np.stack(audio) / 32768),
+            "audio": torch.from_numpy(as_float(np.stack(audio))),
         }

@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
+from .data import as_float
+
 _WEIGHTS = "semantic_tokenizer.safetensors"
 _CONFIG = "semantic_tokenizer.json"
 _STRESS = "ˈˌ"
@@ -113,7 +115,7 @@ class PhonemeTargets:
         self.config = config
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        parts = [features(torch.from_numpy(np.asarray(row["audio"], np.float32) / 32768), self.config) for row in rows]
+        parts = [features(torch.from_numpy(as_float(row["audio"])), self.config) for row in rows]
         labels = [torch.as_tensor(np.asarray(row["classes"]), dtype=torch.int64) for row in rows]
         sizes = [min(len(part), len(label)) for part, label in zip(parts, labels, strict=True)]
         return {

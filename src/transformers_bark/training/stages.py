@@ -89,7 +89,7 @@ class Recipe:
 
 
 def _waveform(row: dict[str, Any]) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(row["audio"], np.int16).astype(np.float32) / 32768)
+    return torch.from_numpy(teacher_data.as_float(row["audio"]))
 
 
 def _train(recipe: Recipe, name: str, module: nn.Module, rows: Dataset, targets: Any, seconds: float) -> None:
