@@ -81,10 +81,8 @@ class EngineChoice:
         from .onnx_engine import OnnxCausal, OnnxFine
 
         precision = chosen.precision or "fp32"
-        if (
-            is_fine
-        ):  # it reads a window at once: arithmetic binds it, not the size of the weights, and int8 is the fastest
-            return OnnxFine(model, "int8" if precision == "int4" else precision, chosen.cache)
+        if is_fine:
+            return OnnxFine(model, precision, chosen.cache)
         return OnnxCausal(model, precision, model.base_model_prefix == "semantic", chosen.cache)
 
 

@@ -11,8 +11,8 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,14 @@ logger = logging.getLogger(__name__)
 CACHE = Path(HF_HOME) / "transformers_bark" / "onnx"
 """Where graphs are kept unless another folder is named."""
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Changes when the graphs do, so that old ones are not loaded."""
+
+GRAPHS = {"fp32": {"all": "fp32"}, "int8": {"all": "int8"}, "int4": {"prompt": "int8", "step": "int4"}}
+"""The graphs of a causal model in each precision, and their weights: what reads many tokens at once, and what makes steps."""
+
+STEP_ROWS = 2
+"""Beyond so many rows, a step is many tokens at once."""
 
 BOUNDS = {"fp32": 1e-4, "int8": 0.25, "int4": 0.6}
 """Most that a graph may differ from PyTorch: root mean square of the difference over that of the logits."""
@@ -39,11 +45,17 @@ BOUNDS = {"fp32": 1e-4, "int8": 0.25, "int4": 0.6}
 
 @dataclass
 class OnnxDecoding:
-    """A batch being decoded: keys and values of each layer, [row, head, room, head_dim], and the tokens of each row."""
+    """A batch being decoded.
+
+    Args:
+        memory: keys and values of each layer, [row, head, room, head_dim].
+        lengths: tokens of each row.
+        bindings: of the memory to the sessions that were used.
+    """
 
     memory: list[Any]
     lengths: np.ndarray
-    binding: Any
+    bindings: dict[Any, Any] = field(default_factory=dict)
 
 
 class OnnxCausal:
@@ -53,15 +65,20 @@ class OnnxCausal:
         from .onnx_graph import causal_graph
 
         self.model, self.with_head = model, with_head
-        self.session: Any = None
+        self.sessions: dict[str, Any] = {}
 
         def check(session: Any) -> tuple[float, float]:
-            self.session = session
+            self.sessions = {"all": session}
             return _compare_causal(self, TorchCausal(model))
 
         kind = "causal" if with_head else "causal-without-head"
-        build = partial(causal_graph, model, precision, with_head)
-        self.session, self.report = open_session(model, kind, precision, cache, build, check)
+        builds = {name: partial(causal_graph, model, weights, with_head) for name, weights in GRAPHS[precision].items()}
+        self.sessions, self.report = open_sessions(model, kind, precision, cache, builds, check)
+
+    def _session(self, n_rows: int, n_tokens: int) -> Any:
+        """What is the fastest for so many rows of so many tokens."""
+        name = "step" if n_tokens == 1 and n_rows <= STEP_ROWS else "prompt"
+        return self.sessions.get(name) or self.sessions["all"]
 
     def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         lengths = np.array([len(row) for row in embeds], np.int32)
@@ -72,33 +89,36 @@ class OnnxCausal:
         config = self.model.config
         shape = (len(embeds), config.num_heads, int(lengths.max()) + room, config.hidden_size // config.num_heads)
         memory = [_value(np.zeros(shape, np.float32)) for _ in range(2 * config.num_layers)]
-        state = OnnxDecoding(memory, lengths, self._bind(memory))
+        state = OnnxDecoding(memory, lengths)
         return self._run(state, padded, lengths[:, None].astype(np.int64) - 1, span), state
 
     def step(self, state: OnnxDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         places = torch.from_numpy(state.lengths.astype(np.int64))
         embeds = self.model.input_embeds_layer.weight[tokens] + self.model.position_embeds_layer.weight[places]
-        state = OnnxDecoding(state.memory, state.lengths + np.int32(1), state.binding)
+        state = replace(state, lengths=state.lengths + np.int32(1))
         return self._run(state, embeds[:, None].float(), np.zeros((len(tokens), 1), np.int64), span), state
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
         if list(rows) == list(range(len(state.lengths))):
             return state
         memory = [_value(value.numpy()[list(rows)]) for value in state.memory]
-        return OnnxDecoding(memory, state.lengths[list(rows)], self._bind(memory))
+        return OnnxDecoding(memory, state.lengths[list(rows)])
 
-    def _bind(self, memory: Sequence[Any]) -> Any:
+    def _binding(self, session: Any, state: OnnxDecoding) -> Any:
         """A binding in which the cache is written where it is read."""
-        binding = self.session.io_binding()
+        if session in state.bindings:
+            return state.bindings[session]
+        binding = state.bindings[session] = session.io_binding()
         binding.bind_output("out")
-        for number, value in enumerate(memory):
+        for number, value in enumerate(state.memory):
             name = f"{'kv'[number % 2]}{number // 2}"
             binding.bind_ortvalue_input(f"past_{name}", value)
             binding.bind_ortvalue_output(f"present_{name}", value)
         return binding
 
     def _run(self, state: OnnxDecoding, embeds: Tensor, last: np.ndarray, span: Span) -> Tensor:
-        binding = state.binding
+        session = self._session(*embeds.shape[:2])
+        binding = self._binding(session, state)
         inputs = {  # a binding borrows their memory: they must live until it has run
             "embeds": np.ascontiguousarray(embeds.detach().numpy()),
             "cached": state.lengths - np.int32(1),
@@ -107,7 +127,7 @@ class OnnxCausal:
         }
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
-        self.session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         out = torch.from_numpy(binding.get_outputs()[0].numpy().copy())  # the next step writes there
         if not self.with_head:
             return nn.functional.linear(out, self.model.lm_head.weight[tokens_of(span)].float())
@@ -115,7 +135,7 @@ class OnnxCausal:
 
 
 class OnnxFine:
-    """`FineEngine` in ONNX Runtime; embeddings and heads stay in PyTorch."""
+    """`FineEngine` in ONNX Runtime, which reads many tokens at once; embeddings and heads stay in PyTorch."""
 
     def __init__(self, model: Any, precision: str, cache: Path = CACHE) -> None:
         from .onnx_graph import fine_graph
@@ -127,8 +147,12 @@ class OnnxFine:
             self.session = session
             return _compare_fine(self, TorchFine(model))
 
-        build = partial(fine_graph, model, precision)
-        self.session, self.report = open_session(model, "fine", precision, cache, build, check)
+        weights = (
+            "fp32" if precision == "fp32" else "int8"
+        )  # many tokens at once: arithmetic binds it, not the size of the weights
+        builds = {"all": partial(fine_graph, model, weights)}
+        sessions, self.report = open_sessions(model, "fine", weights, cache, builds, check)
+        self.session = sessions["all"]
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
         embeds = self.model.embed(codebook, codes).float().detach().numpy()
@@ -152,52 +176,67 @@ def weights_key(model: nn.Module, *more: Any) -> str:
     return total.hexdigest()[:32]
 
 
-def open_session(
+def open_sessions(
     model: Any,
     kind: str,
     precision: str,
     cache: Path,
-    build: Callable[[], Any],
+    builds: Mapping[str, Callable[[], Any]],
     check: Callable[[Any], tuple[float, float]],
-) -> tuple[Any, dict[str, Any]]:
-    """The session of a graph and how near it is to PyTorch; built and compared where the cache has none.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sessions of a model's graphs and how near they are to PyTorch; built and compared where the cache has none.
 
     Args:
-        check: gives the largest difference of a logit from PyTorch's, and that of all relative to the logits.
+        builds: makes each graph.
+        check: gives the largest difference of a session's logits from PyTorch's, and that of all relative to the logits.
 
     Raises:
         ImportError: `onnx` or `onnxruntime` is not installed.
-        FileNotFoundError: the graph of a model loaded without its blocks has been removed.
-        RuntimeError: the graph differs from PyTorch by more than `BOUNDS` allow.
+        FileNotFoundError: the graphs of a model loaded without its blocks have been removed.
+        RuntimeError: a graph differs from PyTorch by more than `BOUNDS` allow.
     """
     _require_onnx()
     key = model.graph_key or weights_key(model, kind, precision, model.config.num_heads)
     folder = Path(cache) / key
     if (folder / "report.json").is_file():
-        return _session(folder / "model.onnx"), json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        sessions = {name: _session(folder / f"{name}.onnx") for name in builds}
+        return sessions, json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if model.graph_key:
         raise FileNotFoundError(f"{folder} is gone, and the model was loaded without the weights to build it anew")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="building-"))
     try:
-        import onnx
-
-        onnx.save_model(build(), str(draft / "model.onnx"), save_as_external_data=True, location="weights.bin")
-        session = _session(draft / "model.onnx")
-        largest, relative = check(session)
-        name = f"{type(model).__name__} in {precision}"
-        if not relative <= BOUNDS[precision]:
-            raise RuntimeError(
-                f"the ONNX graph of {name} differs from PyTorch by {relative:.3g} of its logits, allowed are {BOUNDS[precision]}"
-            )
-        logger.info("%s: largest logit difference from PyTorch %.3g, relative %.3g", name, largest, relative)
-        report = {"key": key, "model": name, "largest_logit_difference": largest, "relative_difference": relative}
+        title = f"{type(model).__name__} in {precision}"
+        sessions, differences = {}, []
+        for name, build in builds.items():
+            sessions[name] = _save(build, draft / f"{name}.onnx")
+            differences.append(_checked(check(sessions[name]), title, precision))
+        largest, relative = map(max, zip(*differences, strict=True))
+        logger.info("%s: largest logit difference from PyTorch %.3g, relative %.3g", title, largest, relative)
+        report = {"key": key, "model": title, "largest_logit_difference": largest, "relative_difference": relative}
         (draft / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
         if not folder.exists():  # another process may have been faster
             draft.rename(folder)
-        return session, report
+        return sessions, report
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _save(build: Callable[[], Any], path: Path) -> Any:
+    """Builds a graph into a file, its weights beside it, and opens it."""
+    import onnx
+
+    onnx.save_model(build(), str(path), save_as_external_data=True, location=f"{path.stem}.bin")
+    return _session(path)
+
+
+def _checked(differences: tuple[float, float], title: str, precision: str) -> tuple[float, float]:
+    """The differences, when they are within the bounds."""
+    if not differences[1] <= BOUNDS[precision]:
+        raise RuntimeError(
+            f"the ONNX graph of {title} differs from PyTorch by {differences[1]:.3g} of its logits, allowed are {BOUNDS[precision]}"
+        )
+    return differences
 
 
 def _require_onnx() -> None:
@@ -216,6 +255,7 @@ def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it keeps what the longest prompt took, for nothing gained in time
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
