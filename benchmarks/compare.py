@@ -29,6 +29,9 @@ ROWS = {
     "ours, torch fp32": {"implementation": "ours", "engine": "torch", "precision": None},
     "ours, onnxruntime fp32": {"implementation": "ours", "engine": "onnxruntime", "precision": "fp32"},
     "ours, onnxruntime int8": {"implementation": "ours", "engine": "onnxruntime", "precision": "int8"},
+    "ours, onnxruntime int8, int8 cache": {
+        **{"implementation": "ours", "engine": "onnxruntime", "precision": "int8", "cache_precision": "int8"}
+    },
     "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
 }
 STOCK = next(iter(ROWS))
@@ -62,6 +65,7 @@ def measure(job: dict[str, Any], python: str, home: Path) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"]), "HF_HOME": str(home)}
     if job.get("engine") == "onnxruntime":
         export = ["export", "--model", job["folder"], "--precision", job["precision"]]
+        export += ["--cache-precision", job.get("cache_precision", "fp32")]
         subprocess.run([python, "-m", "transformers_bark", *export], check=True, env=environment, stdout=sys.stderr)
     command = [python, str(HERE / "worker.py"), json.dumps(job)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
@@ -80,14 +84,14 @@ def memory_bandwidth(threads: int) -> float:
     return best
 
 
-def step_bytes(folder: Path, stage: str, precision: str | None, mean_past: float) -> float:
+def step_bytes(folder: Path, stage: str, row: dict[str, Any], mean_past: float) -> float:
     """Bytes that one decode step of one row must read: the blocks, the head and the keys and values of its past."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     part = config["semantic_config" if stage == "semantic" else "coarse_acoustics_config"]
     width, depth = part["hidden_size"], part["num_layers"]
     head = part["output_vocab_size"] if stage == "semantic" else 0  # of the coarse head, one codebook: little
-    weights = (12 * width * width * depth + width * head) * BYTES[precision]
-    return weights + 2 * depth * width * 4 * mean_past
+    weights = (12 * width * width * depth + width * head) * BYTES[row.get("precision")]
+    return weights + 2 * depth * width * BYTES[row.get("cache_precision")] * mean_past
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,8 @@ def roofline(lines: list[Line], folder: Path, bandwidth: float) -> str:
     ]
     for line in lines:
         if line.batch == 1 and line.seconds == min(other.seconds for other in lines):
-            precision = ROWS[line.name].get("precision")
             for stage, count in (("semantic", line.tokens["semantic"]), ("coarse", 2 * line.tokens["fine"])):
-                least = step_bytes(folder, stage, precision, start + count / 2) / bandwidth
+                least = step_bytes(folder, stage, ROWS[line.name], start + count / 2) / bandwidth
                 reached = line.times[stage] / count
                 out.append(
                     f"- {line.name}, {stage}: {1e3 * least:.2f} ms of {1e3 * reached:.2f} ms ({least / reached:.0%})"

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, modeling_base
-from transformers_bark.engines import PRECISIONS
 from transformers_bark.generation import fine, sampling
 
 SENTENCES = Path(__file__).parents[1] / "recipes" / "nano" / "eval_sentences.txt"
+ROWS = {"int8": ("int8", "fp32"), "int8, int8 cache": ("int8", "int8"), "int4": ("int4", "fp32")}
+"""Precision of the weights, and of the keys and values."""
 CHOOSE = sampling.choose
 
 
@@ -72,10 +73,12 @@ class Replay:
         return self.tokens[self.place - 1]
 
 
-def notes_of(model: BarkModel, processor: BarkProcessor, sentence: str, precision: str) -> dict[str, list[Tensor]]:
+def notes_of(
+    model: BarkModel, processor: BarkProcessor, sentence: str, precision: str, cache: str
+) -> dict[str, list[Tensor]]:
     """Log-probabilities of every token, by stage, for one sentence."""
     notes: dict[str, list[Tensor]] = defaultdict(list)
-    model.set_engine("onnxruntime", precision)
+    model.set_engine("onnxruntime", precision, cache_precision=cache)
     parts = {"semantic": model.semantic, "coarse": model.coarse_acoustics, "fine": model.fine_acoustics}
     recorders = {part: Recorder(part.engine, stage, notes) for stage, part in parts.items()}
     with mock.patch.object(modeling_base, "engine_of", lambda part, choice: recorders[part]):
@@ -102,16 +105,16 @@ def main() -> None:
     for sentence in filter(None, options.sentences.read_text(encoding="utf-8").splitlines()):
         replay = Replay()
         with mock.patch.object(sampling, "choose", replay), mock.patch.object(fine, "choose", replay):
-            exact = notes_of(model, processor, sentence, "fp32")
-            for precision in PRECISIONS[1:]:
+            exact = notes_of(model, processor, sentence, "fp32", "fp32")
+            for name, precisions in ROWS.items():
                 replay.rewind()
-                other = notes_of(model, processor, sentence, precision)
+                other = notes_of(model, processor, sentence, *precisions)
                 for stage in exact:
-                    found[precision, stage].append(compare(exact[stage], other[stage]))
+                    found[name, stage].append(compare(exact[stage], other[stage]))
     print("| precision | stage | same likeliest token | divergence, nats |\n|---|---|---|---|")
-    for (precision, stage), pairs in found.items():
+    for (name, stage), pairs in found.items():
         same, divergence = (sum(part) / len(part) for part in zip(*pairs, strict=True))
-        print(f"| {precision} | {stage} | {same:.1%} | {divergence:.4f} |")
+        print(f"| {name} | {stage} | {same:.1%} | {divergence:.4f} |")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def load(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     if job["engine"] == "torch":
         model = BarkModel.from_pretrained(job["folder"], dtype=torch.float32).eval()
     else:
-        engine = {"engine": job["engine"], "precision": job["precision"]}
+        engine = {name: job.get(name) for name in ("engine", "precision", "cache_precision")}
         model = BarkModel.from_pretrained(job["folder"], keep_weights=False, **engine)
     config = model.generation_config
     stages = (config.semantic_config, config.coarse_acoustics_config, config.fine_acoustics_config)

@@ -25,11 +25,15 @@ def run(tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_compare_sets_every_row_beside_stock(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     printed = run(
         "compare.py",
-        *["--size", "nano", "--lengths", "0.5", "--batches", "1,2", "--only", "stock,int8", "--threads", "1"],
+        *["--size", "nano", "--lengths", "0.5", "--batches", "1,2", "--only", "stock,int8 cache", "--threads", "1"],
     )
     kept = json.loads((tmp_path / "runs/benchmarks/nano.json").read_text())
     names = [(line["name"], line["batch"]) for line in kept["lines"]]
-    assert names == [("stock Transformers, fp32", 1), ("ours, onnxruntime int8", 1), ("ours, onnxruntime int8", 2)]
+    assert names == [
+        ("stock Transformers, fp32", 1),
+        ("ours, onnxruntime int8, int8 cache", 1),
+        ("ours, onnxruntime int8, int8 cache", 2),
+    ]
     assert len({json.dumps(line["tokens"]) for line in kept["lines"]}) == 1
     assert all(min(line["times"].values()) > 0 and 100 < line["peak_mb"] < 5000 for line in kept["lines"])
     assert len(re.findall(r"\d x \|", printed)) == 3 and "memory bandwidth, measured" in printed
@@ -39,6 +43,6 @@ def test_compare_sets_every_row_beside_stock(run, tmp_path: Path) -> None:  # ty
 def test_precision_compares_next_tokens(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "one.txt").write_text("Good morning.\n", encoding="utf-8")
     rows = [line.split(" | ") for line in run("precision.py", "--sentences", "one.txt").splitlines() if "%" in line]
-    assert [row[0].strip("| ") for row in rows] == ["int8"] * 3 + ["int4"] * 3
+    assert [row[0].strip("| ") for row in rows] == ["int8"] * 3 + ["int8, int8 cache"] * 3 + ["int4"] * 3
     assert all(0.5 < float(row[2].rstrip("%")) / 100 <= 1 and 0 <= float(row[3].strip(" |")) < 1 for row in rows)
     assert min(float(row[2].rstrip("%")) for row in rows[:3]) > 85  # int8 says nearly what fp32 says

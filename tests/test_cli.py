@@ -219,6 +219,8 @@ def test_engines_say_the_same_and_graphs_are_built_ahead(
         f"Bark{stage}Model in int8" for stage in ("Semantic", "Coarse", "Fine")
     ]
     assert all("largest logit difference from PyTorch" in line for line in said)
+    assert main(["export", "--cache-precision", "int8", *model]) == 0
+    assert "BarkCoarseModel in fp32 with an int8 cache: largest" in capsys.readouterr().out
     files = {}
     for engine in ("torch", "onnxruntime"):
         files[engine] = tmp_path / f"{engine}.wav"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .engines import ENGINES, PRECISIONS, EngineChoice
+from .engines import CACHE_PRECISIONS, ENGINES, PRECISIONS, EngineChoice
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,6 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda if there is one)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the transformers (default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the weights in onnxruntime (default: fp32)")
+    parser.add_argument(
+        "--cache-precision", choices=CACHE_PRECISIONS, help="of keys and values in onnxruntime (default: fp32)"
+    )
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument(
         "--save-voice", type=Path, metavar="FILE", help="keep the result as a voice (.npz or .safetensors)"
@@ -211,7 +214,8 @@ def _export(options: argparse.Namespace) -> None:
 
     source = _model_source(options)
     model = _load_model(source, "float32", torch.device("cpu"), EngineChoice())
-    for report in build_graphs(model, EngineChoice("onnxruntime", options.precision), find_weights(source)):
+    choice = EngineChoice("onnxruntime", options.precision, cache_precision=options.cache_precision)
+    for report in build_graphs(model, choice, find_weights(source)):
         print(f"{report['model']}: largest logit difference from PyTorch {report['largest_logit_difference']:.3g}")
 
 
@@ -263,12 +267,13 @@ def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> A
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
     chosen = choice.for_device(device)
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
-        return BarkModel.from_pretrained(source, engine=chosen.name, precision=chosen.precision, keep_weights=False)
+        precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
+        return BarkModel.from_pretrained(source, engine=chosen.name, **precisions, keep_weights=False)
     model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(f"{source} lacks {len(missing)} weights, {missing[0]} among them")
-    return model.to(device).eval().set_engine(choice.name, choice.precision)
+    return model.to(device).eval().set_engine(choice.name, choice.precision, cache_precision=choice.cache_precision)
 
 
 def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
@@ -278,7 +283,8 @@ def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
     source = _model_source(options)
     processor = BarkProcessor.from_pretrained(source)
     voice = processor.load_voice(options.voice)
-    model = _load_model(source, options.dtype, device, EngineChoice(options.engine, options.precision))
+    choice = EngineChoice(options.engine, options.precision, cache_precision=options.cache_precision)
+    model = _load_model(source, options.dtype, device, choice)
     length = model.generation_config.semantic_config.max_input_semantic_length
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

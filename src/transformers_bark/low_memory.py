@@ -21,6 +21,7 @@ from transformers.utils import cached_file
 
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
+from .engines.onnx_engine import GRAPH_VERSION
 from .generation_configuration_bark import BarkGenerationConfig
 
 STACKS = ("semantic", "coarse_acoustics", "fine_acoustics")
@@ -73,7 +74,7 @@ def load_without_blocks(
     lacking = [name for name in missing if not expected.search(name)]
     if lacking:
         raise ValueError(f"{weights} lacks {len(lacking)} weights, {lacking[0]} among them")
-    model.set_engine(choice.name, choice.precision, choice.cache_dir)
+    model.set_engine(choice.name, choice.precision, choice.cache_dir, choice.cache_precision)
     for name, key in keys.items():
         getattr(model, name).graph_key = key
     return model.eval()
@@ -82,7 +83,8 @@ def load_without_blocks(
 def _record(weights: Path, choice: EngineChoice) -> Path:
     """Where it is noted which graphs belong to a file: by its place, size and time, as reading it whole would take long."""
     status = weights.stat()
-    facts = (str(weights.resolve()), status.st_size, status.st_mtime_ns, choice.precision or "fp32")
+    precisions = (choice.precision or "fp32", choice.cache_precision or "fp32")
+    facts = (GRAPH_VERSION, str(weights.resolve()), status.st_size, status.st_mtime_ns, *precisions)
     return choice.cache / "sources" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
 
 

@@ -357,12 +357,18 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(
-        cls, *args: Any, engine: str = "torch", precision: str | None = None, keep_weights: bool = True, **kwargs: Any
+        cls,
+        *args: Any,
+        engine: str = "torch",
+        precision: str | None = None,
+        cache_precision: str | None = None,
+        keep_weights: bool = True,
+        **kwargs: Any,
     ) -> Any:
         """As `PreTrainedModel.from_pretrained`, with an engine.
 
         Args:
-            engine, precision: see `set_engine`.
+            engine, precision, cache_precision: see `set_engine`.
             keep_weights: False leaves the blocks' weights on the disk, where "onnxruntime" has graphs of them: the model speaks in
                 a fraction of the memory, and cannot be trained or saved.
 
@@ -372,8 +378,11 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             TypeError: `keep_weights=False` with more than a source and `revision`, `cache_dir`, `token`, `local_files_only`.
         """
         if keep_weights:
-            return super().from_pretrained(*args, engine=engine, precision=precision, **kwargs)
-        return load_without_blocks(cls, *args, choice=EngineChoice(engine, precision), **kwargs)
+            return super().from_pretrained(
+                *args, engine=engine, precision=precision, cache_precision=cache_precision, **kwargs
+            )
+        choice = EngineChoice(engine, precision, None, cache_precision)
+        return load_without_blocks(cls, *args, choice=choice, **kwargs)
 
     @classmethod
     def can_generate(cls) -> bool:

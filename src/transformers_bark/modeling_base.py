@@ -47,16 +47,27 @@ class BarkPreTrainedModel(PreTrainedModel):
     """Names the graph of a model whose blocks were never loaded: see `transformers_bark.low_memory`."""
 
     @classmethod
-    def from_pretrained(cls, *args: Any, engine: str = "torch", precision: str | None = None, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls,
+        *args: Any,
+        engine: str = "torch",
+        precision: str | None = None,
+        cache_precision: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """As `PreTrainedModel.from_pretrained`, and `set_engine`."""
-        choice = EngineChoice(engine, precision)
+        EngineChoice(engine, precision, None, cache_precision)  # says what is wrong with them before anything is read
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
-        model.set_engine(choice.name, choice.precision)
+        model.set_engine(engine, precision, cache_precision=cache_precision)
         return loaded
 
     def set_engine(
-        self, engine: str, precision: str | None = None, cache_dir: str | Path | None = None
+        self,
+        engine: str,
+        precision: str | None = None,
+        cache_dir: str | Path | None = None,
+        cache_precision: str | None = None,
     ) -> "BarkPreTrainedModel":
         """Chooses what runs the transformers in `generate`.
 
@@ -65,14 +76,19 @@ class BarkPreTrainedModel(PreTrainedModel):
                 built from the weights, on the CPU (extra `onnx`); "auto", the fastest here that loses nothing.
             precision: of the weights in "onnxruntime": "fp32" (the default), "int8" or "int4".
             cache_dir: where graphs are kept; by default under `HF_HOME`.
+            cache_precision: of keys and values in "onnxruntime": "fp32" (the default) or "int8", a quarter of the memory, and faster
+                steps where many rows are decoded together.
 
         Raises:
-            ValueError: an unknown name, or a precision that the engine does not have.
+            ValueError: an unknown name, a precision that the engine does not have, or another choice for a model that was loaded
+                without the weights of its blocks.
         """
-        choice = EngineChoice(engine, precision, cache_dir)
-        for module in self.modules():
-            if isinstance(module, BarkPreTrainedModel):
-                module.engine_choice = choice
+        choice = EngineChoice(engine, precision, cache_dir, cache_precision)
+        models = [module for module in self.modules() if isinstance(module, BarkPreTrainedModel)]
+        if any(model.graph_key for model in models) and choice != self.engine_choice:
+            raise ValueError(f"the model was loaded with `keep_weights=False` for {self.engine_choice}: load it anew")
+        for model in models:
+            model.engine_choice = choice
         return self
 
     @property

@@ -130,6 +130,23 @@ def test_quantized_weights_stay_near(cache: Path, precision: str, n_rows: int) -
         assert 1e-5 < (exact - near).norm() / exact.norm() < onnx_engine.BOUNDS[precision]
 
 
+@torch.no_grad()
+def test_a_quantized_cache_stays_near(cache: Path) -> None:
+    model = tiny_model().coarse_acoustics
+    prompts = [model.input_embeds_layer(torch.arange(length)) for length in (9, 20)]
+    said = []
+    for cache_precision in ("fp32", "int8"):
+        engine = OnnxCausal(model, "fp32", False, cache, cache_precision)
+        logits, state = engine.prefill(prompts, 3)
+        stepped, state = engine.step(state, torch.tensor([3, 4]))
+        said.append([logits, stepped, engine.step(engine.keep_rows(state, [1]), torch.tensor([5]))[0]])
+        assert {value.data_type() for value in state.memory} == {
+            f"tensor({'float' if cache_precision == 'fp32' else 'int8'})"
+        }
+    for exact, near in zip(*said, strict=True):
+        assert 1e-5 < (exact - near).norm() / exact.norm() < 0.05
+
+
 def test_a_graph_is_built_once_and_again_for_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model().semantic
     OnnxCausal(model, "fp32", True, tmp_path)
@@ -172,7 +189,9 @@ def test_choices(tmp_path: Path) -> None:
     for arguments, message in (
         (("tensorrt",), "`engine` must be one of auto, torch, compiled, onnxruntime, got 'tensorrt'"),
         (("onnxruntime", "int2"), "`precision` must be one of fp32, int8, int4, got 'int2'"),
-        (("torch", "int8"), "'torch' runs in the dtype of its weights"),
+        (("torch", "int8"), "'torch' runs in the dtype of its weights: `precision` 'int8' goes with none"),
+        (("compiled", None, None, "int8"), "'compiled' runs in .* `cache_precision` 'int8' goes with none"),
+        (("onnxruntime", None, None, "int4"), "`cache_precision` must be one of fp32, int8, got 'int4'"),
     ):
         with pytest.raises(ValueError, match=message):
             model.set_engine(*arguments)
@@ -198,6 +217,8 @@ def test_a_model_without_blocks_says_the_same(tmp_path: Path, monkeypatch: pytes
         a, b = speak(whole, folder), speak(lean, folder)
         assert all(torch.equal(x, y) for x, y in zip(a.fine_codes, b.fine_codes, strict=True))
         assert torch.allclose(a.audio, b.audio, atol=1e-5)
+    with pytest.raises(ValueError, match="was loaded with `keep_weights=False` for .* load it anew"):
+        lean.set_engine("onnxruntime", "int8")
     (record,) = (graphs / "sources").iterdir()
     for key in json.loads(record.read_text()).values():
         shutil.rmtree(graphs / key)

@@ -6,7 +6,7 @@ Every engine gives the stages what `transformers_bark.generation.engine` asks fo
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ ENGINES = ("auto", "torch", "compiled", "onnxruntime")
 """Names of the engines; `auto` is the fastest here that loses nothing."""
 
 PRECISIONS = ("fp32", "int8", "int4")
+CACHE_PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class EngineChoice:
         name: one of `ENGINES`.
         precision: of the weights in `onnxruntime`: "fp32", "int8" or "int4".
         cache_dir: where graphs are kept; by default under `HF_HOME`.
+        cache_precision: of the keys and values in `onnxruntime`: "fp32" or "int8".
 
     Raises:
         ValueError: an unknown name or precision, or a precision for `torch` or `compiled`, which have that of their weights.
@@ -37,16 +39,19 @@ class EngineChoice:
     name: str = "torch"
     precision: str | None = None
     cache_dir: str | Path | None = None
+    cache_precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {self.name!r}")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.name in ("torch", "compiled") and self.precision is not None:
-            raise ValueError(
-                f"the engine {self.name!r} runs in the dtype of its weights: `precision` {self.precision!r} goes with none"
-            )
+        for option, known in (("precision", PRECISIONS), ("cache_precision", CACHE_PRECISIONS)):
+            value = getattr(self, option)
+            if value is not None and value not in known:
+                raise ValueError(f"`{option}` must be one of {', '.join(known)}, got {value!r}")
+            if value is not None and self.name in ("torch", "compiled"):
+                raise ValueError(
+                    f"the engine {self.name!r} runs in the dtype of its weights: `{option}` {value!r} goes with none"
+                )
 
     @property
     def cache(self) -> Path:
@@ -60,7 +65,7 @@ class EngineChoice:
         if self.name != "auto":
             return self
         if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
-            return EngineChoice("onnxruntime", self.precision, self.cache_dir)
+            return replace(self, name="onnxruntime")
         return EngineChoice("torch")
 
     def make(self, model: Any) -> Any:
@@ -83,7 +88,8 @@ class EngineChoice:
         precision = chosen.precision or "fp32"
         if is_fine:
             return OnnxFine(model, precision, chosen.cache)
-        return OnnxCausal(model, precision, model.base_model_prefix == "semantic", chosen.cache)
+        with_head = model.base_model_prefix == "semantic"  # of the coarse head only a part is asked for
+        return OnnxCausal(model, precision, with_head, chosen.cache, chosen.cache_precision or "fp32")
 
 
 _MADE: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()

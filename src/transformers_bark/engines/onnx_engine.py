@@ -61,19 +61,25 @@ class OnnxDecoding:
 class OnnxCausal:
     """`CausalEngine` in ONNX Runtime. Rows are padded on the right; each has its own length in the cache."""
 
-    def __init__(self, model: Any, precision: str, with_head: bool, cache: Path = CACHE) -> None:
+    def __init__(
+        self, model: Any, precision: str, with_head: bool, cache: Path = CACHE, cache_precision: str = "fp32"
+    ) -> None:
         from .onnx_graph import causal_graph
 
         self.model, self.with_head = model, with_head
+        self.dtype = {"fp32": np.float32, "int8": np.int8}[cache_precision]
         self.sessions: dict[str, Any] = {}
 
         def check(session: Any) -> tuple[float, float]:
             self.sessions = {"all": session}
             return _compare_causal(self, TorchCausal(model))
 
-        kind = "causal" if with_head else "causal-without-head"
-        builds = {name: partial(causal_graph, model, weights, with_head) for name, weights in GRAPHS[precision].items()}
-        self.sessions, self.report = open_sessions(model, kind, precision, cache, builds, check)
+        def build(weights: str) -> Any:
+            return causal_graph(model, weights, with_head, cache_scales(model) if cache_precision == "int8" else None)
+
+        kind = f"causal with_head={with_head}"
+        builds = {name: partial(build, weights) for name, weights in GRAPHS[precision].items()}
+        self.sessions, self.report = open_sessions(model, kind, (precision, cache_precision), cache, builds, check)
 
     def _session(self, n_rows: int, n_tokens: int) -> Any:
         """What is the fastest for so many rows of so many tokens."""
@@ -88,7 +94,7 @@ class OnnxCausal:
             into[: len(row)] = row.float() + places[: len(row)]
         config = self.model.config
         shape = (len(embeds), config.num_heads, int(lengths.max()) + room, config.hidden_size // config.num_heads)
-        memory = [_value(np.zeros(shape, np.float32)) for _ in range(2 * config.num_layers)]
+        memory = [_value(np.zeros(shape, self.dtype)) for _ in range(2 * config.num_layers)]
         state = OnnxDecoding(memory, lengths)
         return self._run(state, padded, lengths[:, None].astype(np.int64) - 1, span), state
 
@@ -134,6 +140,22 @@ class OnnxCausal:
         return out[:, tokens_of(span)]
 
 
+@torch.no_grad()
+def cache_scales(model: Any) -> list[dict[str, np.ndarray]]:
+    """Scales of an int8 cache, "k" and "v" of each layer, [1, head, 1, head_dim]: a fourth more than what random prompts need."""
+    config = model.config
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, config.input_vocab_size, (4, min(256, config.block_size - 1)), generator=generator)
+    _, state = TorchCausal(model).prefill(list(model.input_embeds_layer(ids)), 1)
+    length = ids.shape[1]
+
+    def scale(part: Tensor) -> np.ndarray:
+        largest = part[:, :, :length].float().abs().amax(dim=(0, 2), keepdim=True)
+        return (largest.clamp_min(1e-6) * (1.25 / 127)).numpy()
+
+    return [{"k": scale(layer.keys), "v": scale(layer.values)} for layer in state.cache.layers]
+
+
 class OnnxFine:
     """`FineEngine` in ONNX Runtime, which reads many tokens at once; embeddings and heads stay in PyTorch."""
 
@@ -151,7 +173,7 @@ class OnnxFine:
             "fp32" if precision == "fp32" else "int8"
         )  # many tokens at once: arithmetic binds it, not the size of the weights
         builds = {"all": partial(fine_graph, model, weights)}
-        sessions, self.report = open_sessions(model, "fine", weights, cache, builds, check)
+        sessions, self.report = open_sessions(model, "fine", (weights,), cache, builds, check)
         self.session = sessions["all"]
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
@@ -179,7 +201,7 @@ def weights_key(model: nn.Module, *more: Any) -> str:
 def open_sessions(
     model: Any,
     kind: str,
-    precision: str,
+    precisions: Sequence[str],
     cache: Path,
     builds: Mapping[str, Callable[[], Any]],
     check: Callable[[Any], tuple[float, float]],
@@ -187,6 +209,7 @@ def open_sessions(
     """The sessions of a model's graphs and how near they are to PyTorch; built and compared where the cache has none.
 
     Args:
+        precisions: of the weights, and of the keys and values if there are any.
         builds: makes each graph.
         check: gives the largest difference of a session's logits from PyTorch's, and that of all relative to the logits.
 
@@ -196,7 +219,7 @@ def open_sessions(
         RuntimeError: a graph differs from PyTorch by more than `BOUNDS` allow.
     """
     _require_onnx()
-    key = model.graph_key or weights_key(model, kind, precision, model.config.num_heads)
+    key = model.graph_key or weights_key(model, kind, *precisions, model.config.num_heads)
     folder = Path(cache) / key
     if (folder / "report.json").is_file():
         sessions = {name: _session(folder / f"{name}.onnx") for name in builds}
@@ -206,11 +229,14 @@ def open_sessions(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="building-"))
     try:
-        title = f"{type(model).__name__} in {precision}"
+        title = f"{type(model).__name__} in {precisions[0]}" + (
+            " with an int8 cache" if "int8" in precisions[1:] else ""
+        )
+        bound = max(BOUNDS[precision] for precision in precisions)
         sessions, differences = {}, []
         for name, build in builds.items():
             sessions[name] = _save(build, draft / f"{name}.onnx")
-            differences.append(_checked(check(sessions[name]), title, precision))
+            differences.append(_checked(check(sessions[name]), bound, title))
         largest, relative = map(max, zip(*differences, strict=True))
         logger.info("%s: largest logit difference from PyTorch %.3g, relative %.3g", title, largest, relative)
         report = {"key": key, "model": title, "largest_logit_difference": largest, "relative_difference": relative}
@@ -230,11 +256,11 @@ def _save(build: Callable[[], Any], path: Path) -> Any:
     return _session(path)
 
 
-def _checked(differences: tuple[float, float], title: str, precision: str) -> tuple[float, float]:
-    """The differences, when they are within the bounds."""
-    if not differences[1] <= BOUNDS[precision]:
+def _checked(differences: tuple[float, float], bound: float, title: str) -> tuple[float, float]:
+    """The differences, when they are within the bound."""
+    if not differences[1] <= bound:
         raise RuntimeError(
-            f"the ONNX graph of {title} differs from PyTorch by {differences[1]:.3g} of its logits, allowed are {BOUNDS[precision]}"
+            f"the ONNX graph of {title} differs from PyTorch by {differences[1]:.3g} of its logits, allowed are {bound}"
         )
     return differences
 

@@ -56,8 +56,8 @@ class GraphBuilder:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def add_output(self, name: str, shape: list[Any]) -> str:
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    def add_output(self, name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> str:
+        self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def weight(self, name: str, array: np.ndarray) -> str:
@@ -127,13 +127,17 @@ def _block(graph: GraphBuilder, value: str, block: Any, name: str, attend: Any, 
     return graph.node("Add", [middle, outer], f"{name}.r2")
 
 
-def causal_graph(model: Any, precision: str, with_head: bool) -> onnx.ModelProto:
+def causal_graph(
+    model: Any, precision: str, with_head: bool, scales: list[dict[str, np.ndarray]] | None = None
+) -> onnx.ModelProto:
     """A causal stack: prompts or single tokens on top of a cache.
 
     Inputs: `embeds` [B, L, H] with positions; `cached` int32 [B], tokens of each row after this call, less one; `total` int32,
     those of the longest row; `last` int64 [B, 1], the place of each row's last token in `embeds`; `past_k0` and so on [B,
     head, room, head_dim]. Outputs: `present_k0` and so on, which must be the same memory, and `out`: [B, token] logits after
     the last token, or without the head [B, H] what the head is fed.
+
+    With `scales`, "k" and "v" of each layer, [1, head, 1, head_dim], the cache is int8 and stands for its numbers times the scale.
     """
     config, graph = model.config, GraphBuilder(precision)
     heads, size = config.num_heads, config.hidden_size // config.num_heads
@@ -143,6 +147,10 @@ def causal_graph(model: Any, precision: str, with_head: bool) -> onnx.ModelProto
     graph.add_input("last", ["B", 1], TensorProto.INT64)
     width = config.output_vocab_size if with_head else config.hidden_size
     graph.add_output("out", ["B", width])
+    kind = TensorProto.FLOAT if scales is None else TensorProto.INT8
+    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": heads, "do_rotary": 0}
+    if scales is not None:
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
 
     def ends(value: str, name: str) -> str:
         return graph.node("GatherND", [value, "last"], name, batch_dims=1)
@@ -150,18 +158,16 @@ def causal_graph(model: Any, precision: str, with_head: bool) -> onnx.ModelProto
     for index, block in enumerate(model.layers):
         is_last = index == len(model.layers) - 1
         for part in "kv":
-            graph.add_input(f"past_{part}{index}", ["B", heads, "R", size])
-            graph.add_output(f"present_{part}{index}", ["B", heads, "R", size])
+            graph.add_input(f"past_{part}{index}", ["B", heads, "R", size], kind)
+            graph.add_output(f"present_{part}{index}", ["B", heads, "R", size], kind)
 
         def attend(projected: str, name: str, index: int = index, is_last: bool = is_last) -> str:
             inputs = [projected, "", "", f"past_k{index}", f"past_v{index}", "cached", "total"]
+            if scales is not None:  # places 7 to 11 are of rotary embeddings and biases
+                inputs += [""] * 5 + [graph.weight(f"{name}.scale_{part}", scales[index][part]) for part in "kv"]
             outputs = [f"{name}.attended", f"present_k{index}", f"present_v{index}"]
-            graph.nodes.append(
-                helper.make_node(
-                    *("GroupQueryAttention", inputs, outputs, f"{name}.attention"),
-                    **{"domain": _CONTRIB, "num_heads": heads, "kv_num_heads": heads, "do_rotary": 0},
-                )
-            )
+            attention = ("GroupQueryAttention", inputs, outputs, f"{name}.attention")
+            graph.nodes.append(helper.make_node(*attention, domain=_CONTRIB, **attributes))
             return ends(outputs[0], f"{name}.ends") if is_last else outputs[0]
 
         value = _block(graph, value, block, f"l{index}", attend, ends if is_last else None)
