@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+PIECE = 375
+"""Frames that are decoded at once (five seconds of Bark), so that long audio takes no more memory than short."""
+
+
 def samples_per_frame(config: Any) -> int:
     """Samples that a frame of an EnCodec config stands for."""
     return math.prod(config.upsampling_ratios)
@@ -32,6 +36,9 @@ def _decode_row(codec_model: Any, codes: Tensor) -> Tensor:
     parameter = next(codec_model.parameters())
     if not codes.shape[-1]:
         return torch.zeros(0, dtype=parameter.dtype, device=parameter.device)
+    if codes.shape[-1] > PIECE and codec_model.config.use_causal_conv and not torch.is_grad_enabled():
+        decoder = StreamDecoder(codec_model)
+        return torch.cat([decoder.decode(piece) for piece in codes.split(PIECE, dim=-1)])
     latent = codec_model.quantizer.decode(codes[:, None].to(parameter.device))
     return codec_model.decoder(latent.to(parameter.dtype))[0, 0]
 

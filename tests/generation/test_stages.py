@@ -103,3 +103,18 @@ def test_codec_decodes_each_row_alone_and_encodes_back() -> None:
     assert codec.frame_rate(model.config) == 40.0
     codes = codec.encode(model, audio[2][None], n_codebooks=2)
     assert codes.shape == (1, 2, 8)
+
+
+@torch.no_grad()
+def test_long_codes_are_decoded_in_pieces_to_the_same_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model().codec_model
+    codes = torch.randint(0, 32, (4, 45))
+    whole = codec.decode(model, [codes])[0]
+    lengths: list[int] = []
+    model.decoder.layers[-1].register_forward_hook(lambda module, args, out: lengths.append(out.shape[-1]))
+    monkeypatch.setattr(codec, "PIECE", 16)
+    assert torch.allclose(codec.decode(model, [codes])[0], whole, atol=1e-5)
+    assert len(lengths) == 3 and max(lengths) < len(whole)
+    monkeypatch.setattr(model.config, "use_causal_conv", False)  # looks ahead: not to be cut
+    codec.decode(model, [codes])
+    assert lengths[3:] == [len(whole)]
