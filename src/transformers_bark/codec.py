@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 PIECE = 375
 """Frames that are decoded at once (five seconds of Bark), so that long audio takes no more memory than short."""
 
