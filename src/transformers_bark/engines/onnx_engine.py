@@ -88,10 +88,8 @@ class OnnxCausal:
 
     def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         lengths = np.array([len(row) for row in embeds], np.int32)
-        places = self.model.position_embeds_layer.weight
-        padded = torch.zeros(len(embeds), int(lengths.max()), embeds[0].shape[-1])
-        for into, row in zip(padded, embeds, strict=True):
-            into[: len(row)] = row.float() + places[: len(row)]
+        padded = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True).float()
+        padded = padded + self.model.position_embeds_layer.weight[: padded.shape[1]]
         config = self.model.config
         shape = (len(embeds), config.num_heads, int(lengths.max()) + room, config.hidden_size // config.num_heads)
         memory = [_value(np.zeros(shape, self.dtype)) for _ in range(2 * config.num_layers)]
