@@ -167,9 +167,8 @@ class OnnxFine:
             self.session = session
             return _compare_fine(self, TorchFine(model))
 
-        weights = (
-            "fp32" if precision == "fp32" else "int8"
-        )  # many tokens at once: arithmetic binds it, not the size of the weights
+        # a window is many tokens at once: arithmetic binds it, not the size of the weights
+        weights = "fp32" if precision == "fp32" else "int8"
         builds = {"all": partial(fine_graph, model, weights)}
         sessions, self.report = open_sessions(model, "fine", (weights,), cache, builds, check)
         self.session = sessions["all"]
