@@ -162,7 +162,11 @@ def test_the_teacher_tells_where_its_words_are() -> None:
     pytest.importorskip("hibari")
     pytest.importorskip("onnx")
     teacher = Teacher()
-    assert teacher.speak("It costs 5 dollars.", 1.0, 0) is None  # spoken otherwise than written
+    assert teacher.speak(" ", 1.0, 0) is None  # no word
+    read = "Dr. Lee left at 5:30."
+    otherwise = teacher.speak(read, 1.0, 0)
+    assert otherwise is not None
+    assert [read[a:b] for a, b in otherwise.word_chars] == ["Dr.", "Lee", "left", "at", "5:30."]
     text = "The train was late, again."
     utterance = teacher.speak(text, 1.1, 7)
     again = teacher.speak(text, 1.1, 7)
