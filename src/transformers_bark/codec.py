@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIECE = 375
+PIECE = 384
 """Frames that are decoded at once (five seconds of Bark), so that long audio takes no more memory than short."""
+
+
+STRIDE = 32
+"""Rows are filled up to a multiple of so many frames: kernels are prepared anew for every length that was not seen before."""
 
 
 def samples_per_frame(config: Any) -> int:
@@ -26,7 +30,7 @@ def frame_rate(config: Any) -> float:
 def decode(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
     """Codes [codebook, frame] a row -> audio [samples] a row.
 
-    Rows are decoded one by one: the codec's LSTM sees what follows a row, so padding would change its end.
+    Rows are decoded one by one. A causal codec never hears what a row is filled up with, behind its end.
     """
     return [_decode_row(codec_model, row) for row in codes]
 
@@ -35,11 +39,18 @@ def _decode_row(codec_model: Any, codes: Tensor) -> Tensor:
     parameter = next(codec_model.parameters())
     if not codes.shape[-1]:
         return torch.zeros(0, dtype=parameter.dtype, device=parameter.device)
-    if codes.shape[-1] > PIECE and codec_model.config.use_causal_conv and not torch.is_grad_enabled():
-        decoder = StreamDecoder(codec_model)
-        return torch.cat([decoder.decode(piece) for piece in codes.split(PIECE, dim=-1)])
+    if codec_model.config.use_causal_conv and not torch.is_grad_enabled():
+        return _decode_causal(codec_model, codes)
     latent = codec_model.quantizer.decode(codes[:, None].to(parameter.device))
     return codec_model.decoder(latent.to(parameter.dtype))[0, 0]
+
+
+def _decode_causal(codec_model: Any, codes: Tensor) -> Tensor:
+    """In pieces, and the last of them filled up with its last frame."""
+    decoder, n_frames = StreamDecoder(codec_model), codes.shape[-1]
+    codes = torch.cat([codes, codes[:, -1:].expand(-1, -n_frames % STRIDE)], dim=-1)
+    audio = torch.cat([decoder.decode(piece) for piece in codes.split(PIECE, dim=-1)])
+    return audio[: n_frames * samples_per_frame(codec_model.config)]
 
 
 def encode(codec_model: Any, audio: Tensor, n_codebooks: int | None = None) -> Tensor:
