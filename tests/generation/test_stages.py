@@ -114,7 +114,7 @@ def test_long_codes_are_decoded_in_pieces_to_the_same_audio(monkeypatch: pytest.
     model.decoder.layers[-1].register_forward_hook(lambda module, args, out: lengths.append(out.shape[-1]))
     monkeypatch.setattr(codec, "PIECE", 16)
     assert torch.allclose(codec.decode(model, [codes])[0], whole, atol=1e-5)
-    assert len(lengths) == 4 and max(lengths) < len(whole)  # filled up to 64 frames
+    assert len(lengths) == 4 and max(lengths) < len(whole)  # filled up to 50 frames
     monkeypatch.setattr(model.config, "use_causal_conv", False)  # looks ahead: neither to be cut nor to be filled up
     assert torch.allclose(codec.decode(model, [codes])[0], whole, atol=1e-5)
     assert lengths[4:] == [len(whole)]
