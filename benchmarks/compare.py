@@ -30,7 +30,10 @@ ROWS = {
     "ours, onnxruntime fp32": {"implementation": "ours", "engine": "onnxruntime", "precision": "fp32"},
     "ours, onnxruntime int8": {"implementation": "ours", "engine": "onnxruntime", "precision": "int8"},
     "ours, onnxruntime int8, int8 cache": {
-        **{"implementation": "ours", "engine": "onnxruntime", "precision": "int8", "cache_precision": "int8"}
+        "implementation": "ours",
+        "engine": "onnxruntime",
+        "precision": "int8",
+        "cache_precision": "int8",
     },
     "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
 }

@@ -134,10 +134,9 @@ class Levels:
     def _taught(self, sentence: str) -> torch.Tensor:
         utterance = self.teacher.speak(sentence, 1.05, self.seed)
         assert utterance is not None
-        gain = json.loads((HERE / "export.json").read_text(encoding="utf-8"))[
-            "gain"
-        ]  # checkpoints hear at their own level
-        return torch.from_numpy(as_float(utterance.audio) * np.float32(gain))
+        settings = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
+        # checkpoints hear at their own level
+        return torch.from_numpy(as_float(utterance.audio) * np.float32(settings["gain"]))
 
     def codec(self, sentence: str) -> np.ndarray:
         """The teacher's codes -> audio."""

@@ -273,7 +273,7 @@ def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> A
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(f"{source} lacks {len(missing)} weights, {missing[0]} among them")
-    return model.to(device).eval().set_engine(choice.name, choice.precision, cache_precision=choice.cache_precision)
+    return model.to(device).eval().use_engine(choice)
 
 
 def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:

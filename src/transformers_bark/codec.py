@@ -12,7 +12,6 @@ from torch import Tensor
 PIECE = 375
 """Frames that are decoded at once (five seconds of Bark), so that long audio takes no more memory than short."""
 
-
 STRIDE = 25
 """Rows are filled up to a multiple of so many frames: kernels are prepared anew for every length that was not seen before.
 

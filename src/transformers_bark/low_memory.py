@@ -74,7 +74,7 @@ def load_without_blocks(
     lacking = [name for name in missing if not expected.search(name)]
     if lacking:
         raise ValueError(f"{weights} lacks {len(lacking)} weights, {lacking[0]} among them")
-    model.set_engine(choice.name, choice.precision, choice.cache_dir, choice.cache_precision)
+    model.use_engine(choice)
     for name, key in keys.items():
         getattr(model, name).graph_key = key
     return model.eval()

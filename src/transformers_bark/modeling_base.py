@@ -56,10 +56,10 @@ class BarkPreTrainedModel(PreTrainedModel):
         **kwargs: Any,
     ) -> Any:
         """As `PreTrainedModel.from_pretrained`, and `set_engine`."""
-        EngineChoice(engine, precision, None, cache_precision)  # says what is wrong with them before anything is read
+        choice = EngineChoice(engine, precision, None, cache_precision)  # says what is wrong before anything is read
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
-        model.set_engine(engine, precision, cache_precision=cache_precision)
+        model.use_engine(choice)
         return loaded
 
     def set_engine(
@@ -83,7 +83,10 @@ class BarkPreTrainedModel(PreTrainedModel):
             ValueError: an unknown name, a precision that the engine does not have, or another choice for a model that was loaded
                 without the weights of its blocks.
         """
-        choice = EngineChoice(engine, precision, cache_dir, cache_precision)
+        return self.use_engine(EngineChoice(engine, precision, cache_dir, cache_precision))
+
+    def use_engine(self, choice: EngineChoice) -> "BarkPreTrainedModel":
+        """`set_engine`, for a choice that is made."""
         models = [module for module in self.modules() if isinstance(module, BarkPreTrainedModel)]
         if any(model.graph_key for model in models) and choice != self.engine_choice:
             raise ValueError(f"the model was loaded with `keep_weights=False` for {self.engine_choice}: load it anew")

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache as cache_result
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,12 @@ class OnnxCausal:
             self.sessions = {"all": session}
             return _compare_causal(self, TorchCausal(model))
 
+        @cache_result  # the graphs of a precision share them
+        def scales() -> list[dict[str, np.ndarray]] | None:
+            return cache_scales(model) if cache_precision == "int8" else None
+
         def build(weights: str) -> Any:
-            return causal_graph(model, weights, with_head, cache_scales(model) if cache_precision == "int8" else None)
+            return causal_graph(model, weights, with_head, scales())
 
         kind = f"causal with_head={with_head}"
         builds = {name: partial(build, weights) for name, weights in GRAPHS[precision].items()}

@@ -31,13 +31,11 @@ def four_bits(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     blocks = weight.reshape(len(weight), -1, _BLOCK)
     extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
     extreme = np.where(extreme == 0, np.float32(1e-12), extreme)
-    best: Any = None
+    best: tuple[Any, ...] = (np.inf, 0, 0)  # of each block: its error, whole numbers and scale
     for steps in (7.0, 7.5, 8.0, 8.5, 9.0, 10.0):
         scale = -extreme / np.float32(steps)  # the extreme becomes -8 of -8 to 7
         whole = np.clip(np.rint(blocks / scale), -8, 7)
         error = np.square(whole * scale - blocks).sum(-1, keepdims=True)
-        if best is None:
-            best = (error, whole, scale)
         best = tuple(np.where(error < best[0], new, old) for new, old in zip((error, whole, scale), best, strict=True))
     return (best[1] + 8).astype(np.uint8), best[2]
 
