@@ -13,7 +13,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from transformers_bark import codec
 from transformers_bark.training import run_training
-from transformers_bark.training.codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance
+from transformers_bark.training.codec import (
+    CodecForTraining,
+    RandomCrops,
+    SoundLoss,
+    make_louder,
+    scale_to_unit_variance,
+)
 
 SMALL = EncodecConfig(
     upsampling_ratios=[8, 5, 5, 3],
@@ -41,6 +47,36 @@ def test_scaling_brings_the_latents_to_life() -> None:
     after = model.encoder(audio[:, None])
     assert before < 0.1 < 0.9 < after.std() < 1.1
     assert 0.01 < model.decoder(after).std() < 0.25
+
+
+def test_each_part_of_the_loss_hears_its_own() -> None:
+    loss, time = SoundLoss(24_000), torch.arange(9600) / 24_000
+
+    def heard(frequency: float, phase: float = 0.0) -> dict[str, float]:
+        """Of a tone of 200 Hz, decoded as another."""
+        tone, other = (
+            0.1 * torch.sin(2 * torch.pi * f * time + p)[None, None] for f, p in ((200.0, 0.0), (frequency, phase))
+        )
+        return {name: float(part) for name, part in loss(other, tone).items()}
+
+    same, shifted, higher = heard(200.0), heard(200.0, 1.0), heard(215.0)
+    assert abs(same["spectral"]) < 1e-3 and abs(same["harmonic"]) < 1e-3 and same["low_band"] == pytest.approx(-30)
+    assert shifted["low_band"] > -2 and higher["low_band"] > 0
+    assert shifted["harmonic"] < 0.5 * higher["harmonic"]  # magnitudes hear a phase at the edges alone
+    assert heard(2000.0)["low_band"] == pytest.approx(
+        0, abs=0.1
+    )  # nothing of the tone is there, nothing else under 500 Hz
+
+
+def test_the_low_band_leads_and_then_makes_way() -> None:
+    model, weights = CodecForTraining(SMALL, commitment_weight=0.0, warmup_steps=2, n_pooled=16), []
+    scale_to_unit_variance(model.codec, tones())
+    for step in (1, 2, 4, 8):
+        model.step.fill_(step - 1)
+        result = model(tones())
+        others = 0.3 * step / 2 * result["spectral"] if step <= 2 else result["spectral"] + 0.5 * result["harmonic"]
+        weights.append(float((result["loss"] - others).detach() / result["low_band"]))
+    assert weights == pytest.approx([0.25, 0.25, 0.25 / 4, 0.25 / 16], rel=1e-2)
 
 
 def test_a_louder_codec_has_the_same_codes() -> None:

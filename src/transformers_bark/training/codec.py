@@ -19,18 +19,61 @@ from vector_quantize_pytorch import ResidualVQ
 from .data import as_float
 
 
-def spectral_loss(sampling_rate: int) -> nn.Module:
-    """Distance of the log-mel spectrograms of two sounds [batch, 1, samples], over three resolutions."""
-    return auraloss.freq.MultiResolutionSTFTLoss(
-        fft_sizes=[2048, 1024, 512],
-        hop_sizes=[480, 240, 120],
-        win_lengths=[1920, 960, 480],
-        scale="mel",
-        n_bins=80,
-        sample_rate=sampling_rate,
-        w_sc=0.0,
-        eps=1e-6,
-    )
+class SoundLoss(nn.Module):
+    """What tells a decoded sound from the recorded one, both [batch, 1, samples].
+
+    - `spectral`: log-mel spectrograms over three resolutions, in which words are told apart;
+    - `harmonic`: magnitudes under 4 kHz over windows of 50 and 100 ms, in which harmonics are;
+    - `low_band`: the error's energy under 500 Hz, in dB of the sound's own. The fundamental lies there: a codec has pitch only if
+      it carries its phase, and no magnitude asks for that.
+    """
+
+    def __init__(self, sampling_rate: int) -> None:
+        super().__init__()
+        self.sampling_rate = sampling_rate
+        self.mel = auraloss.freq.MultiResolutionSTFTLoss(
+            fft_sizes=[2048, 1024, 512],
+            hop_sizes=[480, 240, 120],
+            win_lengths=[1920, 960, 480],
+            scale="mel",
+            n_bins=80,
+            sample_rate=sampling_rate,
+            w_sc=0.0,
+            eps=1e-6,
+        )
+
+    def forward(self, decoded: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """The three, each a scalar."""
+        return {
+            "spectral": self.mel(decoded, audio),
+            "harmonic": (self._harmonic(decoded, audio, 0.05) + self._harmonic(decoded, audio, 0.1)) / 2,
+            "low_band": self._low_band(decoded, audio),
+        }
+
+    def _harmonic(self, decoded: Tensor, audio: Tensor, seconds: float) -> Tensor:
+        """Mean difference of compressed magnitudes, relative to those of the sound."""
+        width = round(seconds * self.sampling_rate)
+        size = 1 << width.bit_length()  # bins finer than the window asks for
+        window = torch.hann_window(width, device=audio.device)
+
+        def magnitudes(sound: Tensor) -> Tensor:
+            bins = torch.stft(sound[:, 0], size, width // 5, width, window, return_complex=True)
+            bins = bins[:, : round(4000 * size / self.sampling_rate)]
+            return (bins.real.square() + bins.imag.square() + 1e-6) ** 0.25
+
+        expected = magnitudes(audio)
+        return (magnitudes(decoded) - expected).abs().mean() / expected.mean()
+
+    def _low_band(self, decoded: Tensor, audio: Tensor) -> Tensor:
+        """Mean over the batch, in dB; silence and errors beyond -30 dB count for little."""
+        n_bins = round(500 * audio.shape[-1] / self.sampling_rate)
+
+        def energy(sound: Tensor) -> Tensor:
+            """Mean square of each row's part under 500 Hz."""
+            bins = torch.fft.rfft(sound[:, 0])[:, :n_bins] / sound.shape[-1]
+            return 2 * (bins.real.square() + bins.imag.square()).sum(-1)
+
+        return 10 * (energy(decoded - audio) / (energy(audio) + 4e-7) + 1e-3).log10().mean()
 
 
 class CodecForTraining(nn.Module):
@@ -40,11 +83,14 @@ class CodecForTraining(nn.Module):
         self,
         config: EncodecConfig,
         commitment_weight: float = 0.25,
-        waveform_weight: float = 3.0,
-        warmup_steps: int = 200,
+        low_band_weight: float = 0.25,
+        warmup_steps: int = 2500,
         n_pooled: int = 8192,
     ) -> None:
         """The first `warmup_steps` pass the latents on unquantized; the last `n_pooled` of them start the codebooks.
+
+        The waveform under 500 Hz comes first: its weight, for a dB, is the greatest during the warm-up and falls with the square of
+        the steps after it, while the other losses set in. A codec that begins with magnitudes never finds the phase.
 
         The warm-up lasts until `n_pooled` latents were seen, also by a run that was stopped and goes on.
         """
@@ -68,18 +114,22 @@ class CodecForTraining(nn.Module):
             quantize_dropout_cutoff_index=1,
         )
         self.commitment_weight = commitment_weight
-        self.waveform_weight = waveform_weight
-        self.spectral_loss = spectral_loss(config.sampling_rate)
+        self.low_band_weight = low_band_weight
+        self.sound_loss = SoundLoss(config.sampling_rate)
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
-        """audio: [batch, samples], a whole number of frames -> {"loss": scalar}."""
+        """audio: [batch, samples], a whole number of frames -> {"loss": scalar, and its parts}."""
         latent = self.codec.encoder(audio[:, None])
         quantized, commitment = self._quantize(latent.transpose(1, 2))
         decoded = self.codec.decoder(quantized.transpose(1, 2))[..., : audio.shape[-1]]
-        spectral = self.spectral_loss(decoded, audio[:, None])
-        waveform = nn.functional.l1_loss(decoded, audio[:, None])
-        loss = spectral + self.waveform_weight * waveform + self.commitment_weight * commitment.sum()
-        return {"loss": loss, "spectral": spectral.detach(), "waveform": waveform.detach()}
+        parts = self.sound_loss(decoded, audio[:, None])
+        past = int(self.step) / max(1, self.warmup_steps)
+        loss = self.low_band_weight / max(1.0, past) ** 2 * parts["low_band"]
+        if past <= 1:
+            loss = loss + 0.3 * past * parts["spectral"]
+        else:
+            loss = loss + parts["spectral"] + 0.5 * parts["harmonic"] + self.commitment_weight * commitment.sum()
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
     def _quantize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """latent [batch, frame, hidden] -> what the decoder sees, and the commitment loss of each codebook."""

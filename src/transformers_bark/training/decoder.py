@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import EncodecModel
 
-from .codec import spectral_loss
+from .codec import SoundLoss
 from .data import as_float
 
 
@@ -24,19 +24,20 @@ class DecoderForTraining(nn.Module):
     Args:
         codec: only its decoder is trained.
         n_context: frames at the start of a crop that only warm the decoder's memory up.
+        low_band_weight: of the waveform under 500 Hz, for a dB.
         decay: of the average, a step.
     """
 
     def __init__(
-        self, codec: EncodecModel, n_context: int = 4, waveform_weight: float = 3.0, decay: float = 0.998
+        self, codec: EncodecModel, n_context: int = 4, low_band_weight: float = 0.02, decay: float = 0.998
     ) -> None:
         super().__init__()
         self.codec = codec.requires_grad_(False)
         self.average = AveragedModel(codec.decoder, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.codec.decoder.requires_grad_(True)
         self.n_context = n_context
-        self.waveform_weight = waveform_weight
-        self.spectral_loss = spectral_loss(codec.config.sampling_rate)
+        self.low_band_weight = low_band_weight
+        self.sound_loss = SoundLoss(codec.config.sampling_rate)
 
     def forward(self, codes: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """codes: [batch, codebook, frame]; audio: [batch, samples], the frames' own -> {"loss": scalar}."""
@@ -46,9 +47,8 @@ class DecoderForTraining(nn.Module):
         with torch.no_grad():
             latent = self.codec.quantizer.decode(codes.transpose(0, 1))
         decoded = self.codec.decoder(latent)[..., start : audio.shape[-1]]
-        audio = audio[:, None, start:]
-        waveform = nn.functional.l1_loss(decoded, audio)
-        return {"loss": self.spectral_loss(decoded, audio) + self.waveform_weight * waveform}
+        parts = self.sound_loss(decoded, audio[:, None, start:])
+        return {"loss": parts["spectral"] + 0.5 * parts["harmonic"] + self.low_band_weight * parts["low_band"]}
 
     def export(self) -> EncodecModel:
         """The codec with the average of the decoders that there were."""
