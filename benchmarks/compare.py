@@ -1,6 +1,6 @@
 """Stock Transformers and this package, side by side: the same weights, the same number of tokens, one run.
 
-    python benchmarks/compare.py [--size small|large|nano] [--lengths 2,10] [--batches 1,16] [--peer-python PYTHON]
+    python benchmarks/compare.py [--size small|large|nano] [--lengths 2,10] [--batches 1,16] [--device cpu|cuda] [--peer-python PYTHON]
 
 Every implementation runs in a process of its own, so that its peak memory is its own. It is given random tokens of the asked
 length at each stage; no sampled end makes one of them say less. The machine drifts, so figures of different runs do not
@@ -25,20 +25,27 @@ import torch
 
 HERE = Path(__file__).parent
 ROWS = {
-    "stock Transformers, fp32": {"implementation": "stock"},
-    "ours, torch fp32": {"implementation": "ours", "engine": "torch", "precision": None},
-    "ours, onnxruntime fp32": {"implementation": "ours", "engine": "onnxruntime", "precision": "fp32"},
-    "ours, onnxruntime int8": {"implementation": "ours", "engine": "onnxruntime", "precision": "int8"},
-    "ours, onnxruntime int8, int8 cache": {
-        "implementation": "ours",
-        "engine": "onnxruntime",
-        "precision": "int8",
-        "cache_precision": "int8",
+    "cpu": {
+        "stock Transformers, fp32": {"implementation": "stock"},
+        "ours, torch fp32": {"implementation": "ours", "engine": "torch"},
+        "ours, onnxruntime fp32": {"implementation": "ours", "engine": "onnxruntime", "precision": "fp32"},
+        "ours, onnxruntime int8": {"implementation": "ours", "engine": "onnxruntime", "precision": "int8"},
+        "ours, onnxruntime int8, int8 cache": {
+            "implementation": "ours",
+            "engine": "onnxruntime",
+            "precision": "int8",
+            "cache_precision": "int8",
+        },
+        "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
     },
-    "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
+    "cuda": {
+        "stock Transformers, bf16": {"implementation": "stock", "precision": "bf16"},
+        "ours, torch bf16": {"implementation": "ours", "engine": "torch", "precision": "bf16"},
+        "ours, compiled bf16": {"implementation": "ours", "engine": "compiled", "precision": "bf16"},
+    },
 }
-STOCK = next(iter(ROWS))
-BYTES = {"fp32": 4.0, "int8": 1.0, "int4": 0.625, None: 4.0}
+"""What is compared on each kind of device; stock comes first."""
+BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.625}
 """Bytes of a weight, the scales of 4-bit blocks included."""
 
 
@@ -75,14 +82,14 @@ def measure(job: dict[str, Any], python: str, home: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def memory_bandwidth(threads: int) -> float:
+def memory_bandwidth(threads: int, device: str) -> float:
     """Bytes a second that a sum over memory far larger than the caches reads."""
     torch.set_num_threads(threads)
-    data = torch.ones(256 * 2**20 // 4 * 2)
+    data = torch.ones(256 * 2**20 // 4 * 2, device=device)
     best = 0.0
     for _ in range(4):
         started = time.perf_counter()
-        data.sum()
+        float(data.sum())  # asking for the number waits for the device
         best = max(best, data.numel() * 4 / (time.perf_counter() - started))
     return best
 
@@ -93,8 +100,10 @@ def step_bytes(folder: Path, stage: str, row: dict[str, Any], mean_past: float) 
     part = config["semantic_config" if stage == "semantic" else "coarse_acoustics_config"]
     width, depth = part["hidden_size"], part["num_layers"]
     head = part["output_vocab_size"] if stage == "semantic" else 0  # of the coarse head, one codebook: little
-    weights = (12 * width * width * depth + width * head) * BYTES[row.get("precision")]
-    return weights + 2 * depth * width * BYTES[row.get("cache_precision")] * mean_past
+    weights = BYTES[row.get("precision", "fp32")]
+    own_cache = "bf16" if row.get("precision") == "bf16" else "fp32"  # int8 and int4 are of weights alone
+    cache = BYTES[row.get("cache_precision", own_cache)]
+    return (12 * width * width * depth + width * head) * weights + 2 * depth * width * cache * mean_past
 
 
 @dataclass(frozen=True)
@@ -122,13 +131,14 @@ class Line:
 def run(options: argparse.Namespace, folder: Path, home: Path) -> list[Line]:
     """Every implementation on every case; stock alone says one sentence at a time."""
     lines = []
-    for name, row in ROWS.items():
+    for name, row in ROWS[options.device].items():
         if options.only and not any(word in name for word in options.only.split(",")):
             continue
         single = [(1, seconds) for seconds in options.lengths]
         batched = [(batch, min(options.lengths)) for batch in options.batches if batch > 1]
         stock = row["implementation"] == "stock"
-        job = {**row, "folder": str(folder), "threads": options.threads, "cases": single + ([] if stock else batched)}
+        job = {**row, "folder": str(folder), "threads": options.threads, "device": options.device}
+        job["cases"] = single + ([] if stock else batched)
         print(f"{name} …", file=sys.stderr, flush=True)
         done = measure(job, options.peer_python if stock else sys.executable, home)
         for case in done["results"]:
@@ -143,7 +153,7 @@ def table(lines: list[Line]) -> str:
         "| peak MB | against stock |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    stock = {line.seconds: line for line in lines if line.name == STOCK}
+    stock = {line.seconds: line for line in lines if line.name.startswith("stock")}
     for line in lines:
         base = stock.get(line.seconds)
         coarse = 2 * line.tokens["fine"]
@@ -163,7 +173,7 @@ def table(lines: list[Line]) -> str:
     return "\n".join(out)
 
 
-def roofline(lines: list[Line], folder: Path, bandwidth: float) -> str:
+def roofline(lines: list[Line], folder: Path, rows: dict[str, Any], bandwidth: float) -> str:
     """How near single rows come to the time that reading a step's bytes takes."""
     prompt = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     start = prompt["semantic_config"]["max_input_semantic_length"]
@@ -173,7 +183,7 @@ def roofline(lines: list[Line], folder: Path, bandwidth: float) -> str:
     for line in lines:
         if line.batch == 1 and line.seconds == min(other.seconds for other in lines):
             for stage, count in (("semantic", line.tokens["semantic"]), ("coarse", 2 * line.tokens["fine"])):
-                least = step_bytes(folder, stage, ROWS[line.name], start + count / 2) / bandwidth
+                least = step_bytes(folder, stage, rows[line.name], start + count / 2) / bandwidth
                 reached = line.times[stage] / count
                 out.append(
                     f"- {line.name}, {stage}: {1e3 * least:.2f} ms of {1e3 * reached:.2f} ms ({least / reached:.0%})"
@@ -208,6 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("small", "large", "nano"), default="small")
     parser.add_argument("--lengths", type=numbers, default=[2.0, 5.0, 10.0], help="seconds of audio")
     parser.add_argument("--batches", type=lambda text: [int(n) for n in numbers(text)], default=[1, 4, 16])
+    parser.add_argument("--device", choices=tuple(ROWS), default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", help="rows whose name has one of these words, with commas between them")
     parser.add_argument("--peer-python", default=sys.executable, help="another environment's Python, for the stock row")
@@ -221,15 +232,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary, "home")
         folder = make_checkpoint(options.size, Path(temporary, "model"))
-        bandwidth = memory_bandwidth(options.threads)
+        bandwidth = memory_bandwidth(options.threads, options.device)
         lines = run(options, folder, home)
-        print(f"\n{options.size}, {options.threads} threads, torch {torch.__version__}, numpy {np.__version__}\n")
+        print(
+            f"\n{options.size}, {options.device}, {options.threads} threads, torch {torch.__version__}, numpy {np.__version__}\n"
+        )
         print(table(lines))
-        print("\n" + roofline(lines, folder, bandwidth))
+        print("\n" + roofline(lines, folder, ROWS[options.device], bandwidth))
     options.output.mkdir(parents=True, exist_ok=True)
-    kept = {"size": options.size, "threads": options.threads, "bandwidth": bandwidth, "lines": [vars(n) for n in lines]}
-    (options.output / f"{options.size}.json").write_text(json.dumps(kept, indent=2), encoding="utf-8")
-    chart(lines, options.output / f"{options.size}.png", f"Bark {options.size}, {options.threads} CPU threads")
+    name = options.size if options.device == "cpu" else f"{options.size}-{options.device}"
+    kept = {key: getattr(options, key) for key in ("size", "device", "threads")}
+    kept |= {"bandwidth": bandwidth, "lines": [vars(line) for line in lines]}
+    (options.output / f"{name}.json").write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    chart(
+        lines, options.output / f"{name}.png", f"Bark {options.size}, {options.device}, {options.threads} CPU threads"
+    )
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ TEXT_TOKENS = 20
 
 def load(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model and the generation config of each stage."""
+    dtype = torch.bfloat16 if job.get("precision") == "bf16" else torch.float32
     if job["implementation"] == "stock":
         from transformers.models.bark import generation_configuration_bark as configs
         from transformers.models.bark.modeling_bark import BarkModel as StockModel
 
-        model = StockModel.from_pretrained(job["folder"], dtype=torch.float32).eval()
+        model = StockModel.from_pretrained(job["folder"], dtype=dtype).to(job["device"]).eval()
         typed = {
             "semantic": configs.BarkSemanticGenerationConfig(**model.generation_config.semantic_config),
             "coarse": configs.BarkCoarseGenerationConfig(**model.generation_config.coarse_acoustics_config),
@@ -36,11 +37,11 @@ def load(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return model, typed
     from transformers_bark import BarkModel
 
-    if job["engine"] == "torch":
-        model = BarkModel.from_pretrained(job["folder"], dtype=torch.float32).eval()
-    else:
+    if job["engine"] == "onnxruntime":
         engine = {name: job.get(name) for name in ("engine", "precision", "cache_precision")}
         model = BarkModel.from_pretrained(job["folder"], keep_weights=False, **engine)
+    else:
+        model = BarkModel.from_pretrained(job["folder"], dtype=dtype, engine=job["engine"]).to(job["device"]).eval()
     config = model.generation_config
     stages = (config.semantic_config, config.coarse_acoustics_config, config.fine_acoustics_config)
     return model, dict(zip(("semantic", "coarse", "fine"), stages, strict=True))
@@ -52,6 +53,7 @@ class Stages:
     def __init__(self, job: dict[str, Any]) -> None:
         self.model, self.configs = load(job)
         self.stock = job["implementation"] == "stock"
+        self.device = job["device"]
         self.size = self.model.generation_config.codebook_size
         self.generator = torch.Generator().manual_seed(0)
 
@@ -59,8 +61,8 @@ class Stages:
         """Text to so many tokens: the end is forbidden."""
         config = self.configs["semantic"]
         length = config.max_input_semantic_length
-        ids = torch.randint(1, 90, (batch, length), generator=self.generator)
-        mask = (torch.arange(length) < TEXT_TOKENS).long().expand(batch, -1)
+        ids = self._random(1, 90, (batch, length))
+        mask = (torch.arange(length, device=self.device) < TEXT_TOKENS).long().expand(batch, -1)
         count = {"max_new_tokens": n_tokens, "do_sample": True, "temperature": 0.7}
         forced = {"min_new_tokens": n_tokens} if self.stock else {"allow_early_stop": False, "progress": False}
         call = self.model.semantic.generate
@@ -69,7 +71,7 @@ class Stages:
     def coarse(self, batch: int, n_tokens: int) -> Callable[[], Any]:
         """So many semantic tokens to coarse ones."""
         config = self.configs["semantic"]
-        tokens = torch.randint(0, config.semantic_vocab_size, (batch, n_tokens), generator=self.generator)
+        tokens = self._random(0, config.semantic_vocab_size, (batch, n_tokens))
         own = {} if self.stock else {"progress": False}
         configs = {"semantic_generation_config": config, "coarse_generation_config": self.configs["coarse"]}
         options = {"codebook_size": self.size, "do_sample": True, "temperature": 0.7}
@@ -78,8 +80,8 @@ class Stages:
     def fine(self, batch: int, n_frames: int) -> Callable[[], Any]:
         """So many frames of coarse codes to all codebooks."""
         first, n_codebooks = self.configs["semantic"].semantic_vocab_size, self.configs["coarse"].n_coarse_codebooks
-        codes = torch.randint(0, self.size, (batch, n_frames, n_codebooks), generator=self.generator)
-        ids = (codes + first + self.size * torch.arange(n_codebooks)).flatten(1)
+        codes = self._random(0, self.size, (batch, n_frames, n_codebooks))
+        ids = (codes + first + self.size * torch.arange(n_codebooks, device=self.device)).flatten(1)
         own = {} if self.stock else {"progress": False}
         configs = {f"{name}_generation_config": config for name, config in self.configs.items()}
         options = {"codebook_size": self.size, "temperature": 0.5}
@@ -87,10 +89,16 @@ class Stages:
 
     def codec(self, batch: int, n_frames: int) -> Callable[[], Any]:
         """All codes to audio."""
-        codes = torch.randint(
-            0, self.size, (batch, self.configs["fine"].n_fine_codebooks, n_frames), generator=self.generator
-        )
+        codes = self._random(0, self.size, (batch, self.configs["fine"].n_fine_codebooks, n_frames))
         return lambda: self._decode(codes)
+
+    def _random(self, low: int, high: int, shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(low, high, shape, generator=self.generator).to(self.device)
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     @torch.no_grad()
     def _decode(self, codes: Tensor) -> Any:
@@ -109,18 +117,25 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         counts |= {"fine": round(seconds * rates[1]), "codec": round(seconds * rates[1])}
         times = {}
         for name, count in counts.items():
-            if not results:  # the first case of a process warms each stage up
+            if job.get("engine") == "compiled":  # each shape is compiled once
+                getattr(stages, name)(batch, count)()
+            elif not results:  # the first case of a process warms each stage up
                 getattr(stages, name)(batch, min(count, 8))()
             call = getattr(stages, name)(batch, count)
+            stages.wait()
             started = time.perf_counter()
             call()
+            stages.wait()
             times[name] = time.perf_counter() - started
         results.append({"batch": batch, "seconds": seconds, "tokens": counts, "times": times})
-    return {"results": results, "peak_mb": peak_memory()}
+    return {"results": results, "peak_mb": peak_memory(stages.device)}
 
 
-def peak_memory() -> float:
-    """Most memory that this process held, in MB. `getrusage` would count what its parent held when it was started."""
+def peak_memory(device: str) -> float:
+    """Most memory that this process held, in MB, on a GPU that of its tensors there."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    # `getrusage` would count what its parent held when it was started
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024

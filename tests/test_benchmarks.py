@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from transformers_bark import BARK_NANO
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -38,6 +40,14 @@ def test_compare_sets_every_row_beside_stock(run, tmp_path: Path) -> None:  # ty
     assert all(min(line["times"].values()) > 0 and 100 < line["peak_mb"] < 5000 for line in kept["lines"])
     assert len(re.findall(r"\d x \|", printed)) == 3 and "memory bandwidth, measured" in printed
     assert (tmp_path / "runs/benchmarks/nano.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("implementation", ["stock", "ours"])
+def test_a_worker_runs_in_bf16(run, implementation: str) -> None:  # type: ignore[no-untyped-def]
+    """What is compared on a GPU, here on the CPU."""
+    job = {"implementation": implementation, "engine": "torch", "precision": "bf16", "device": "cpu", "threads": 1}
+    result = json.loads(run("worker.py", json.dumps({**job, "folder": BARK_NANO, "cases": [[1, 0.5]]})))
+    assert result["results"][0]["tokens"]["fine"] == 20 and min(result["results"][0]["times"].values()) > 0
 
 
 def test_precision_compares_next_tokens(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

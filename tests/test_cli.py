@@ -228,4 +228,4 @@ def test_engines_say_the_same_and_graphs_are_built_ahead(
     torch_audio, onnx_audio = (soundfile.read(file)[0] for file in files.values())
     assert len(torch_audio) == len(onnx_audio) and abs(torch_audio - onnx_audio).max() < 1e-3
     assert main(["hello", "--engine", "torch", "--precision", "int8", "-o", str(tmp_path / "x.wav"), *model]) == 1
-    assert "'torch' runs in the dtype of its weights" in capsys.readouterr().err
+    assert "of the engine 'torch' must be one of fp32, bf16" in capsys.readouterr().err

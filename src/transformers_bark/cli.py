@@ -30,9 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_seed, help="makes the result repeatable")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda if there is one)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the transformers (default: auto)")
-    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights in onnxruntime (default: fp32)")
     parser.add_argument(
-        "--cache-precision", choices=CACHE_PRECISIONS, help="of keys and values in onnxruntime (default: fp32)"
+        "--precision", choices=PRECISIONS["auto"], help="of the weights (default: fp32, in auto on CUDA bf16)"
+    )
+    parser.add_argument(
+        "--cache-precision",
+        choices=CACHE_PRECISIONS["auto"],
+        help="of keys and values in onnxruntime (default: fp32)",
     )
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument(

@@ -45,6 +45,8 @@ class BarkPreTrainedModel(PreTrainedModel):
     engine_choice: EngineChoice = EngineChoice()
     graph_key: str | None = None
     """Names the graph of a model whose blocks were never loaded: see `transformers_bark.low_memory`."""
+    made_engine: tuple[Any, Any] | None = None
+    """The engine that was made last, and what it was made from."""
 
     @classmethod
     def from_pretrained(
@@ -62,6 +64,10 @@ class BarkPreTrainedModel(PreTrainedModel):
         model.use_engine(choice)
         return loaded
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: not the engine, whose session can be neither copied nor pickled."""
+        return {**super().__getstate__(), "made_engine": None}
+
     def set_engine(
         self,
         engine: str,
@@ -73,8 +79,10 @@ class BarkPreTrainedModel(PreTrainedModel):
 
         Args:
             engine: "torch", the modules as they are; "compiled", their decode step compiled for fixed shapes; "onnxruntime", graphs
-                built from the weights, on the CPU (extra `onnx`); "auto", the fastest here that loses nothing.
-            precision: of the weights in "onnxruntime": "fp32" (the default), "int8" or "int4".
+                built from the weights, on the CPU (extra `onnx`); "auto", the fastest here that is exact enough: "compiled" in bf16
+                on CUDA, "onnxruntime" in fp32 on a CPU that has it, else "torch".
+            precision: of the weights: "fp32" (the default), "int8" or "int4" in "onnxruntime"; "fp32" or "bf16" in the others, by
+                default the model's own, else a copy of the transformers' weights.
             cache_dir: where graphs are kept; by default under `HF_HOME`.
             cache_precision: of keys and values in "onnxruntime": "fp32" (the default) or "int8", a quarter of the memory, and faster
                 steps where many rows are decoded together.

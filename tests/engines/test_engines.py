@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -184,19 +186,72 @@ def test_choices(tmp_path: Path) -> None:
     assert {part.engine_choice for part in (model, model.semantic, model.fine_acoustics)} == {
         EngineChoice("onnxruntime", "int8")
     }
-    assert EngineChoice("auto").for_device(torch.device("cpu")).name == "onnxruntime"
-    assert EngineChoice("auto").for_device(torch.device("cuda")).name == "torch"
     for arguments, message in (
         (("tensorrt",), "`engine` must be one of auto, torch, compiled, onnxruntime, got 'tensorrt'"),
-        (("onnxruntime", "int2"), "`precision` must be one of fp32, int8, int4, got 'int2'"),
-        (("torch", "int8"), "'torch' runs in the dtype of its weights: `precision` 'int8' goes with none"),
-        (("compiled", None, None, "int8"), "'compiled' runs in .* `cache_precision` 'int8' goes with none"),
-        (("onnxruntime", None, None, "int4"), "`cache_precision` must be one of fp32, int8, got 'int4'"),
+        (("onnxruntime", "int2"), "`precision` of .* 'onnxruntime' must be one of fp32, int8, int4, got 'int2'"),
+        (("onnxruntime", "bf16"), "must be one of fp32, int8, int4, got 'bf16'"),
+        (("torch", "int8"), "`precision` of the engine 'torch' must be one of fp32, bf16, got 'int8'"),
+        (("compiled", None, None, "int8"), "`cache_precision` of .* 'compiled' is that of the weights, got 'int8'"),
+        (("onnxruntime", None, None, "int4"), "`cache_precision` of .* must be one of fp32, int8, got 'int4'"),
     ):
         with pytest.raises(ValueError, match=message):
             model.set_engine(*arguments)
     with pytest.raises(ValueError, match="runs on the CPU, the model is on meta"):
         EngineChoice("onnxruntime").make(tiny_model().semantic.to("meta"))
+
+
+def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decided(device: str, precision: str | None = None) -> tuple[str, str | None]:
+        choice = EngineChoice("auto", precision).for_device(torch.device(device))
+        return choice.name, choice.precision
+
+    def find(*present: str) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in present else None)
+
+    assert decided("cpu") == ("onnxruntime", None) and decided("cpu", "int4") == ("onnxruntime", "int4")
+    assert decided("cpu", "bf16") == ("torch", "bf16")  # which ONNX Runtime has not
+    find("onnx")
+    assert decided("cpu") == ("torch", None)
+    with pytest.raises(ValueError, match="'torch' must be one of fp32, bf16, got 'int8'"):
+        decided("cpu", "int8")
+    assert decided("cuda") == ("torch", None)  # without triton nothing compiles
+    find("triton")
+    for supported, expected in ((True, "bf16"), (False, None)):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_, answer=supported, **__: answer)
+        assert decided("cuda") == ("compiled", expected)
+    assert decided("cuda", "fp32") == ("compiled", "fp32")
+
+
+@pytest.mark.parametrize("name", ["torch", "compiled"])
+def test_bf16_is_a_copy_that_stays_near(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_engine, "CompiledCausal", partial(CompiledCausal, backend="eager"))
+    monkeypatch.setattr(compiled_engine, "CompiledFine", partial(CompiledFine, backend="eager"))
+    folder = tiny_checkpoint(tmp_path)
+    model = BarkModel.from_pretrained(folder).eval().set_engine(name, "bf16")
+    embeds, tokens = list(model.semantic.input_embeds_layer(torch.arange(18).view(2, 9))), torch.tensor([1, 2])
+    codes = torch.randint(0, 9, (2, 12, 4), generator=torch.Generator().manual_seed(0))
+    pairs = []
+    with torch.no_grad():
+        for choice in ("bf16", "fp32"):
+            causal, fine = model.set_engine(name, choice).semantic.engine, model.fine_acoustics.engine
+            logits, state = causal.prefill(embeds, 1)
+            pairs.append([logits, causal.step(state, tokens)[0], fine.forward(2, codes)])
+    for near, exact in zip(*pairs, strict=True):
+        assert near.dtype == torch.bfloat16 and exact.dtype == model.dtype == torch.float32
+        assert 0 < (near - exact).norm() / exact.norm() < 0.03
+    assert speak(model.set_engine(name, "bf16"), folder).audio.isfinite().all()
+    assert model.semantic.to(torch.bfloat16).engine.model is model.semantic  # nothing to copy
+
+
+def test_a_model_that_spoke_is_freed(tmp_path: Path, cache: Path) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    for choice in (("torch",), ("torch", "bf16"), ("onnxruntime", None, cache)):
+        model = BarkModel.from_pretrained(folder).eval().set_engine(*choice)
+        speak(model, folder)
+        parts = [weakref.ref(part) for part in (model, model.semantic, model.coarse_acoustics, model.fine_acoustics)]
+        del model
+        gc.collect()
+        assert [part() for part in parts] == [None] * 4
 
 
 def test_a_missing_package_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

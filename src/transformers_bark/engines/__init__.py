@@ -5,21 +5,29 @@ Every engine gives the stages what `transformers_bark.generation.engine` asks fo
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from .torch_engine import TorchCausal, TorchFine
 
-ENGINES = ("auto", "torch", "compiled", "onnxruntime")
-"""Names of the engines; `auto` is the fastest here that loses nothing."""
+PRECISIONS = {
+    "auto": ("fp32", "bf16", "int8", "int4"),
+    "torch": ("fp32", "bf16"),
+    "compiled": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "int8", "int4"),
+}
+"""Precisions of the weights that each engine has; `auto` is the fastest here that is exact enough."""
 
-PRECISIONS = ("fp32", "int8", "int4")
-CACHE_PRECISIONS = ("fp32", "int8")
+CACHE_PRECISIONS = {"auto": ("fp32", "int8"), "torch": (), "compiled": (), "onnxruntime": ("fp32", "int8")}
+"""Precisions of keys and values that can be chosen; those of PyTorch's engines are those of the weights."""
+
+ENGINES = tuple(PRECISIONS)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -28,12 +36,13 @@ class EngineChoice:
 
     Args:
         name: one of `ENGINES`.
-        precision: of the weights in `onnxruntime`: "fp32", "int8" or "int4".
+        precision: of the weights: "fp32", "int8" or "int4" in `onnxruntime`, "fp32" or "bf16" in `torch` and `compiled`, which
+            have that of the model's weights by default.
         cache_dir: where graphs are kept; by default under `HF_HOME`.
         cache_precision: of the keys and values in `onnxruntime`: "fp32" or "int8".
 
     Raises:
-        ValueError: an unknown name or precision, or a precision for `torch` or `compiled`, which have that of their weights.
+        ValueError: an unknown name or precision, or one that the engine does not have.
     """
 
     name: str = "torch"
@@ -44,14 +53,11 @@ class EngineChoice:
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {self.name!r}")
-        for option, known in (("precision", PRECISIONS), ("cache_precision", CACHE_PRECISIONS)):
+        for option, known in (("precision", PRECISIONS[self.name]), ("cache_precision", CACHE_PRECISIONS[self.name])):
             value = getattr(self, option)
             if value is not None and value not in known:
-                raise ValueError(f"`{option}` must be one of {', '.join(known)}, got {value!r}")
-            if value is not None and self.name in ("torch", "compiled"):
-                raise ValueError(
-                    f"the engine {self.name!r} runs in the dtype of its weights: `{option}` {value!r} goes with none"
-                )
+                expected = f"must be one of {', '.join(known)}" if known else "is that of the weights"
+                raise ValueError(f"`{option}` of the engine {self.name!r} {expected}, got {value!r}")
 
     @property
     def cache(self) -> Path:
@@ -61,12 +67,20 @@ class EngineChoice:
         return Path(self.cache_dir or onnx_engine.CACHE)
 
     def for_device(self, device: torch.device) -> EngineChoice:
-        """`auto` decided: ONNX Runtime in fp32 on a CPU that has it, else PyTorch."""
+        """`auto` decided: ONNX Runtime on a CPU that has it, a compiled step in bf16 on CUDA, else PyTorch.
+
+        Raises:
+            ValueError: a precision that the engine decided on does not have.
+        """
         if self.name != "auto":
             return self
-        if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
+        if device.type == "cuda" and importlib.util.find_spec("triton"):
+            own = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
+            return replace(self, name="compiled", precision=self.precision or own)
+        has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+        if device.type == "cpu" and has_onnx and self.precision != "bf16":
             return replace(self, name="onnxruntime")
-        return EngineChoice("torch")
+        return replace(self, name="torch")
 
     def make(self, model: Any) -> Any:
         """The engine of one of the three transformers.
@@ -75,6 +89,9 @@ class EngineChoice:
             ValueError: `onnxruntime` for a model that is not on the CPU.
         """
         chosen, is_fine = self.for_device(model.device), hasattr(model, "lm_heads")
+        if chosen.name != "onnxruntime":
+            left_to_us = self.precision is None  # weights that are not fp32 were chosen
+            model = model if left_to_us and model.dtype != torch.float32 else _in_precision(model, chosen.precision)
         if chosen.name == "torch":
             return TorchFine(model) if is_fine else TorchCausal(model)
         if chosen.name == "compiled":
@@ -92,17 +109,18 @@ class EngineChoice:
         return OnnxCausal(model, precision, with_head, chosen.cache, chosen.cache_precision or "fp32")
 
 
-_MADE: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
-"""The engine of each model that has one, with what it was made from."""
+def _in_precision(model: Any, precision: str | None) -> Any:
+    """The model itself, or a copy where its weights have another precision."""
+    dtype = _DTYPES.get(precision or "", model.dtype)
+    return model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
 
 
 def engine_of(model: Any, choice: EngineChoice) -> Any:
     """The engine of one of the three transformers: made once, and again when the weights have changed since."""
     weights = tuple((part.data_ptr(), 0 if part.is_inference() else part._version) for part in model.parameters())
-    made = _MADE.get(model)
-    if made is None or made[0] != (choice, weights):
-        made = _MADE[model] = ((choice, weights), choice.make(model))
-    return made[1]
+    if model.made_engine is None or model.made_engine[0] != (choice, weights):
+        model.made_engine = ((choice, weights), choice.make(model))
+    return model.made_engine[1]
 
 
 __all__ = ["ENGINES", "PRECISIONS", "EngineChoice", "TorchCausal", "TorchFine", "engine_of"]

@@ -68,7 +68,7 @@ class CompiledCausal:
         longest = int(lengths.max())
         cache = InPlaceCache(self.model.config.num_layers, -(-(longest + room) // ROOM) * ROOM)
         ends, place = (lengths - 1).unique(return_inverse=True)
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.model.dtype)
         # what stands behind a row's end looks at it, and is overwritten before anything looks back
         output = self.model(inputs_embeds=padded, past_key_values=cache, use_cache=True, logits_to_keep=ends)
         logits = output.logits[torch.arange(bucket, device=place.device), place][: len(embeds)]

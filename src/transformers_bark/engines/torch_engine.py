@@ -36,7 +36,7 @@ class TorchCausal:
         longest = max(lengths)
         padded = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in embeds])
         positions = torch.tensor(lengths, device=padded.device)
-        mask = position_ids = None
+        padded, mask, position_ids = padded.to(self.model.dtype), None, None
         if min(lengths) < longest:
             place = torch.arange(longest, device=padded.device) - (longest - positions)[:, None]
             mask, position_ids = (place >= 0).long(), place.clamp_min(0)
