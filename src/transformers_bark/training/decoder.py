@@ -29,7 +29,7 @@ class DecoderForTraining(nn.Module):
     """
 
     def __init__(
-        self, codec: EncodecModel, n_context: int = 4, low_band_weight: float = 0.02, decay: float = 0.998
+        self, codec: EncodecModel, n_context: int = 4, low_band_weight: float = 0.01, decay: float = 0.998
     ) -> None:
         super().__init__()
         self.codec = codec.requires_grad_(False)
@@ -48,7 +48,7 @@ class DecoderForTraining(nn.Module):
             latent = self.codec.quantizer.decode(codes.transpose(0, 1))
         decoded = self.codec.decoder(latent)[..., start : audio.shape[-1]]
         parts = self.sound_loss(decoded, audio[:, None, start:])
-        return {"loss": parts["spectral"] + 0.5 * parts["harmonic"] + self.low_band_weight * parts["low_band"]}
+        return {"loss": parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]}
 
     def export(self) -> EncodecModel:
         """The codec with the average of the decoders that there were."""
