@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 CACHE = Path(HF_HOME) / "transformers_bark" / "onnx"
 """Where graphs are kept unless another folder is named."""
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Changes when the graphs do, so that old ones are not loaded."""
 
 GRAPHS = {"fp32": {"all": "fp32"}, "int8": {"all": "int8"}, "int4": {"prompt": "int8", "step": "int4"}}
@@ -70,6 +70,7 @@ class OnnxCausal:
         self.model, self.with_head = model, with_head
         self.dtype = {"fp32": np.float32, "int8": np.int8}[cache_precision]
         self.sessions: dict[str, Any] = {}
+        self.heads: dict[Span, np.ndarray] = {}
 
         def check(session: Any) -> tuple[float, float]:
             self.sessions = {"all": session}
@@ -99,13 +100,13 @@ class OnnxCausal:
         shape = (len(embeds), config.num_heads, int(lengths.max()) + room, config.hidden_size // config.num_heads)
         memory = [_value(np.zeros(shape, self.dtype)) for _ in range(2 * config.num_layers)]
         state = OnnxDecoding(memory, lengths)
-        return self._run(state, padded, lengths[:, None].astype(np.int64) - 1, span), state
+        return self._run(state, padded.detach().numpy(), lengths[:, None].astype(np.int64) - 1, span), state
 
     def step(self, state: OnnxDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         places = torch.from_numpy(state.lengths.astype(np.int64))
-        embeds = self.model.input_embeds_layer.weight[tokens] + self.model.position_embeds_layer.weight[places]
+        embeds = _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
         state = replace(state, lengths=state.lengths + np.int32(1))
-        return self._run(state, embeds[:, None].float(), np.zeros((len(tokens), 1), np.int64), span), state
+        return self._run(state, embeds[:, None], np.zeros((len(tokens), 1), np.int64), span), state
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
         if list(rows) == list(range(len(state.lengths))):
@@ -113,34 +114,41 @@ class OnnxCausal:
         memory = [_value(value.numpy()[list(rows)]) for value in state.memory]
         return OnnxDecoding(memory, state.lengths[list(rows)])
 
+    def _head(self, span: Span) -> np.ndarray:
+        """The part of the head that is asked for, [token, hidden]."""
+        if span not in self.heads:
+            self.heads[span] = self.model.lm_head.weight[tokens_of(span)].detach().float().contiguous().numpy()
+        return self.heads[span]
+
     def _binding(self, session: Any, state: OnnxDecoding) -> Any:
         """A binding in which the cache is written where it is read."""
         if session in state.bindings:
             return state.bindings[session]
         binding = state.bindings[session] = session.io_binding()
-        binding.bind_output("out")
+        binding.bind_output("out")  # the first of the outputs
         for number, value in enumerate(state.memory):
             name = f"{'kv'[number % 2]}{number // 2}"
             binding.bind_ortvalue_input(f"past_{name}", value)
             binding.bind_ortvalue_output(f"present_{name}", value)
         return binding
 
-    def _run(self, state: OnnxDecoding, embeds: Tensor, last: np.ndarray, span: Span) -> Tensor:
+    def _run(self, state: OnnxDecoding, embeds: np.ndarray, last: np.ndarray, span: Span) -> Tensor:
         session = self._session(*embeds.shape[:2])
         binding = self._binding(session, state)
         inputs = {  # a binding borrows their memory: they must live until it has run
-            "embeds": np.ascontiguousarray(embeds.detach().numpy()),
+            "embeds": np.ascontiguousarray(embeds),
             "cached": state.lengths - np.int32(1),
             "total": np.array(state.lengths.max(), np.int32),
             "last": last,
         }
+        if not self.with_head:
+            inputs["head"] = self._head(span)
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
+        binding.bind_output("out")  # anew, as its width follows the span
         session.run_with_iobinding(binding)
         out = torch.from_numpy(binding.get_outputs()[0].numpy().copy())  # the next step writes there
-        if not self.with_head:
-            return nn.functional.linear(out, self.model.lm_head.weight[tokens_of(span)].float())
-        return out[:, tokens_of(span)]
+        return out[:, tokens_of(span)] if self.with_head else out
 
 
 @torch.no_grad()
@@ -187,6 +195,13 @@ class OnnxFine:
 
         # a window alone keeps every core busy, and its activations stay near them
         return torch.cat([run(row) for row in codes])
+
+
+def _rows(table: nn.Embedding, places: Tensor) -> np.ndarray:
+    """Rows of an embedding, float32. By NumPy: PyTorch's threads would wait for a core on which one of ONNX Runtime's still spins."""
+    if table.weight.dtype != torch.float32:
+        return table.weight[places].detach().float().numpy()
+    return table.weight.detach().numpy()[places.numpy()]
 
 
 def _value(array: np.ndarray) -> Any:

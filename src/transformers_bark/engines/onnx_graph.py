@@ -133,7 +133,7 @@ def causal_graph(
     Inputs: `embeds` [B, L, H] with positions; `cached` int32 [B], tokens of each row after this call, less one; `total` int32,
     those of the longest row; `last` int64 [B, 1], the place of each row's last token in `embeds`; `past_k0` and so on [B,
     head, room, head_dim]. Outputs: `present_k0` and so on, which must be the same memory, and `out`: [B, token] logits after
-    the last token, or without the head [B, H] what the head is fed.
+    the last token. Without the head an input `head` [token, H] says which logits are asked for.
 
     With `scales`, "k" and "v" of each layer, [1, head, 1, head_dim], the cache is int8 and stands for its numbers times the scale.
     """
@@ -143,8 +143,9 @@ def causal_graph(
     graph.add_input("cached", ["B"], TensorProto.INT32)
     graph.add_input("total", [], TensorProto.INT32)
     graph.add_input("last", ["B", 1], TensorProto.INT64)
-    width = config.output_vocab_size if with_head else config.hidden_size
-    graph.add_output("out", ["B", width])
+    if not with_head:
+        graph.add_input("head", ["S", config.hidden_size])
+    graph.add_output("out", ["B", config.output_vocab_size if with_head else "S"])
     kind = TensorProto.FLOAT if scales is None else TensorProto.INT8
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": heads, "do_rotary": 0}
     if scales is not None:
@@ -171,8 +172,9 @@ def causal_graph(
         value = _block(graph, value, block, f"l{index}", attend, ends if is_last else None)
     out = graph.norm(value, model.layernorm_final, "final")
     if with_head:
-        out = graph.linear(out, model.lm_head, "head")
-    graph.node("Identity", [out], "out")
+        graph.node("Identity", [graph.linear(out, model.lm_head, "logits")], "out")
+    else:
+        graph.node("Gemm", [out, "head"], "out", transB=1)
     return graph.model(type(model).__name__)
 
 
