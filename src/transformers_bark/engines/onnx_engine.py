@@ -60,7 +60,7 @@ class OnnxDecoding:
 
 
 class OnnxCausal:
-    """`CausalEngine` in ONNX Runtime. Rows are padded on the right; each has its own length in the cache."""
+    """`CausalEngine` in ONNX Runtime. Prompts are read one after the other; each row has its own length in the cache."""
 
     def __init__(
         self, model: Any, precision: str, with_head: bool, cache: Path = CACHE, cache_precision: str = "fp32"
@@ -93,20 +93,22 @@ class OnnxCausal:
         return self.sessions.get(name) or self.sessions["all"]
 
     def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
-        lengths = np.array([len(row) for row in embeds], np.int32)
-        padded = nn.utils.rnn.pad_sequence(list(embeds), batch_first=True).float()
-        padded = padded + self.model.position_embeds_layer.weight[: padded.shape[1]]
-        config = self.model.config
+        lengths, config = np.array([len(row) for row in embeds], np.int32), self.model.config
         shape = (len(embeds), config.num_heads, int(lengths.max()) + room, config.hidden_size // config.num_heads)
-        memory = [_value(np.zeros(shape, self.dtype)) for _ in range(2 * config.num_layers)]
-        state = OnnxDecoding(memory, lengths)
-        return self._run(state, padded.detach().numpy(), lengths[:, None].astype(np.int64) - 1, span), state
+        memory = [np.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
+        positions, logits = self.model.position_embeds_layer.weight, []
+        for row, prompt in enumerate(embeds):  # alone: what is near stays near, and nothing is padded
+            place = slice(row, row + 1)
+            state = OnnxDecoding([_value(part[place]) for part in memory], lengths[place])
+            embedded = (prompt + positions[: len(prompt)]).detach().float().numpy()
+            logits.append(self._run(state, embedded[None], span))
+        return torch.cat(logits), OnnxDecoding([_value(part) for part in memory], lengths)
 
     def step(self, state: OnnxDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         places = torch.from_numpy(state.lengths.astype(np.int64))
         embeds = _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
         state = replace(state, lengths=state.lengths + np.int32(1))
-        return self._run(state, embeds[:, None], np.zeros((len(tokens), 1), np.int64), span), state
+        return self._run(state, embeds[:, None], span), state
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
         if list(rows) == list(range(len(state.lengths))):
@@ -132,14 +134,15 @@ class OnnxCausal:
             binding.bind_ortvalue_output(f"present_{name}", value)
         return binding
 
-    def _run(self, state: OnnxDecoding, embeds: np.ndarray, last: np.ndarray, span: Span) -> Tensor:
-        session = self._session(*embeds.shape[:2])
+    def _run(self, state: OnnxDecoding, embeds: np.ndarray, span: Span) -> Tensor:
+        n_rows, n_tokens = embeds.shape[:2]
+        session = self._session(n_rows, n_tokens)
         binding = self._binding(session, state)
         inputs = {  # a binding borrows their memory: they must live until it has run
             "embeds": np.ascontiguousarray(embeds),
             "cached": state.lengths - np.int32(1),
             "total": np.array(state.lengths.max(), np.int32),
-            "last": last,
+            "last": np.full((n_rows, 1), n_tokens - 1),
         }
         if not self.with_head:
             inputs["head"] = self._head(span)
