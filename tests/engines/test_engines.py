@@ -17,7 +17,7 @@ import torch
 
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_voice
 from transformers_bark import BarkFineModel, BarkModel, BarkProcessor
-from transformers_bark.engines import EngineChoice, TorchCausal, compiled_engine, onnx_engine
+from transformers_bark.engines import EngineChoice, TorchCausal, TorchFine, compiled_engine, onnx_engine
 from transformers_bark.engines.compiled_engine import CompiledCausal, CompiledFine
 from transformers_bark.engines.onnx_engine import OnnxCausal, OnnxFine
 
@@ -98,6 +98,24 @@ def test_compiled_says_what_torch_says(backend: str, tmp_path: Path, monkeypatch
     other = speak(model.set_engine("compiled"), folder)
     for name in ("semantic_tokens", "coarse_codes", "fine_codes"):
         assert all(torch.equal(a, b) for a, b in zip(getattr(plain, name), getattr(other, name), strict=True)), name
+
+
+@torch.no_grad()
+def test_every_shape_is_compiled_once_however_many_there_are() -> None:
+    compiled: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(inputs)
+        return graph.forward
+
+    expected = 0
+    for model in (tiny_model().fine_acoustics, tiny_model().fine_acoustics):
+        engine, plain = CompiledFine(model, backend), TorchFine(model)  # type: ignore[arg-type]
+        for length, n_rows in [(length, n_rows) for length in range(3, 9) for n_rows in (1, 3, 4, 1)]:
+            codes = torch.randint(0, 9, (n_rows, length, 4), generator=torch.Generator().manual_seed(length))
+            assert torch.allclose(engine.forward(2, codes, 1), plain.forward(2, codes, 1), atol=1e-5)
+        expected += 6 * 2  # six lengths, and rows filled up to one or four
+        assert len(compiled) == expected
 
 
 def speak(model: BarkModel, folder: Path, **options: Any) -> Any:

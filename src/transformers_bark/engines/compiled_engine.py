@@ -6,8 +6,10 @@ the cache's room in multiples of `ROOM`, the rows in powers of two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -18,6 +20,30 @@ from ..generation.engine import Span, tokens_of
 
 ROOM = 256
 """The cache's room is a multiple of this many positions."""
+
+
+def bucket_of(n_rows: int) -> int:
+    """Rows that a batch is filled up to: the next power of two."""
+    return 1 << (n_rows - 1).bit_length()
+
+
+class PerShape:
+    """A function that is compiled for each shape it is called with.
+
+    PyTorch counts what it has compiled by code object, whichever model it was for, and after eight shapes runs the rest
+    uncompiled without a word. So each shape has a code object of its own.
+    """
+
+    def __init__(self, function: Any, backend: str, mode: str | None = None) -> None:
+        self.function = function
+        self.compile: Callable[..., Any] = partial(torch.compile, backend=backend, mode=mode, dynamic=False)
+        self.compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
+
+    def __call__(self, shape: tuple[int, ...], *arguments: Any) -> Any:
+        if shape not in self.compiled:
+            own = FunctionType(self.function.__code__.replace(), self.function.__globals__)
+            self.compiled[shape] = self.compile(own)
+        return self.compiled[shape](*arguments)
 
 
 @dataclass(frozen=True)
@@ -58,11 +84,10 @@ class CompiledCausal:
     def __init__(self, model: Any, backend: str = "inductor") -> None:
         self.model = model
         on_cuda = model.device.type == "cuda" and backend == "inductor"
-        mode = "reduce-overhead" if on_cuda else None
-        self._step = torch.compile(decode_step, backend=backend, dynamic=False, mode=mode)
+        self._step = PerShape(decode_step, backend, "reduce-overhead" if on_cuda else None)
 
     def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, CompiledDecoding]:
-        bucket = 1 << (len(embeds) - 1).bit_length()
+        bucket = bucket_of(len(embeds))
         rows = [*embeds, *[embeds[0][:1]] * (bucket - len(embeds))]
         lengths = torch.tensor([len(row) for row in rows], device=embeds[0].device)
         longest = int(lengths.max())
@@ -82,14 +107,15 @@ class CompiledCausal:
     def step(self, state: CompiledDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, CompiledDecoding]:
         fed = torch.zeros_like(state.positions)
         fed[state.rows] = tokens
-        logits = self._step(self.model, fed, state.positions, state.keys, state.values)[state.rows]
+        shape = (len(fed), state.keys[0].shape[2])
+        logits = self._step(shape, self.model, fed, state.positions, state.keys, state.values)[state.rows]
         positions = state.positions.clone()
         positions[state.rows] += 1
         return logits[:, tokens_of(span)], replace(state, positions=positions)
 
     def keep_rows(self, state: CompiledDecoding, rows: Sequence[int]) -> CompiledDecoding:
         kept = state.rows[torch.as_tensor(list(rows), device=state.rows.device)]
-        bucket = 1 << (len(kept) - 1).bit_length()
+        bucket = bucket_of(len(kept))
         if bucket == len(state.positions):
             return replace(state, rows=kept)
         filled = torch.cat([kept, kept[:1].expand(bucket - len(kept))])
@@ -100,16 +126,20 @@ class CompiledCausal:
         return CompiledDecoding(keys, values, state.positions[filled], rows_now)
 
 
+def run_blocks(model: Any, embeds: Tensor) -> Tensor:
+    """All blocks of the fine stack: embeds [bucket, frame, hidden] -> what the heads are fed."""
+    return model._run_blocks(embeds, None, None, False, False)[0]
+
+
 class CompiledFine:
     """`FineEngine` whose stack is compiled, for each shape of the window."""
 
     def __init__(self, model: Any, backend: str = "inductor") -> None:
         self.model = model
-        self._blocks = torch.compile(self._run, backend=backend, dynamic=False)
-
-    def _run(self, embeds: Tensor) -> Tensor:
-        return self.model._run_blocks(embeds, None, None, False, False)[0]
+        self._blocks = PerShape(run_blocks, backend)
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
-        hidden = self._blocks(self.model.embed(codebook, codes))[:, first:]
-        return self.model.lm_heads[codebook - self.model.config.n_codes_given](hidden)
+        extra = bucket_of(len(codes)) - len(codes)
+        filled = torch.cat([codes, codes[:1].expand(extra, -1, -1)])
+        hidden = self._blocks(tuple(filled.shape[:2]), self.model, self.model.embed(codebook, filled))
+        return self.model.lm_heads[codebook - self.model.config.n_codes_given](hidden[: len(codes), first:])
