@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import EncodecModel
 
 from tests.training.test_codec import SMALL, tones
-from transformers_bark import BarkFineConfig, BarkFineModel, codec
+from transformers_bark import codec
 from transformers_bark.training.codec import scale_to_unit_variance
 from transformers_bark.training.decoder import CodedCrops, DecoderForTraining
 
@@ -47,20 +47,6 @@ def test_the_decoder_learns_and_the_rest_of_the_codec_stands(module: DecoderForT
     assert losses[-1] < 0.7 * losses[0]
     moved = {name for name, part in module.codec.state_dict().items() if not torch.equal(part, before[name])}
     assert moved and all(name.startswith("decoder.") for name in moved)
-
-
-def test_the_decoder_hears_what_the_fine_model_makes(batch: Batch, module: DecoderForTraining) -> None:
-    n_codebooks, n_codes = batch["codes"].shape[1], module.codec.config.codebook_size
-    sizes = {"input_vocab_size": n_codes + 8, "output_vocab_size": n_codes + 8, "n_codes_total": n_codebooks}
-    fine = BarkFineModel(BarkFineConfig(hidden_size=16, num_heads=2, num_layers=1, block_size=64, **sizes))
-    trained = DecoderForTraining(module.codec, n_context=2, fine=fine, predicted=1.0)
-    assert not any(name.startswith("fine") for name, part in trained.named_parameters() if part.requires_grad)
-    drawn = trained._predict(batch["codes"][:, :3])
-    assert drawn.shape == batch["codes"].shape and drawn.max() < n_codes
-    assert torch.equal(drawn[:, :2], batch["codes"][:, :2]) and not torch.equal(drawn, batch["codes"])
-    alone = DecoderForTraining(module.codec, n_context=2)
-    assert trained(**batch)["loss"] != alone(**batch)["loss"]
-    assert trained.eval()(**batch)["loss"] == alone.eval()(**batch)["loss"]
 
 
 def test_what_is_kept_is_an_average(module: DecoderForTraining, batch: Batch) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import EncodecModel
 
-from ..modeling_bark import BarkFineModel
 from .codec import SoundLoss
 from .data import as_float
 
@@ -27,24 +26,12 @@ class DecoderForTraining(nn.Module):
         n_context: frames at the start of a crop that only warm the decoder's memory up.
         low_band_weight: of the waveform under 500 Hz, for a dB.
         decay: of the average, a step.
-        fine: the fine model, whose codes take the place of the encoder's in `predicted` of the batches: it is they that the
-            decoder will hear, and one that knows the encoder's alone takes their errors for sound.
-        temperature: at which the fine model's codes are drawn.
     """
 
     def __init__(
-        self,
-        codec: EncodecModel,
-        n_context: int = 4,
-        low_band_weight: float = 0.01,
-        decay: float = 0.998,
-        fine: BarkFineModel | None = None,
-        predicted: float = 0.67,
-        temperature: float = 0.4,
+        self, codec: EncodecModel, n_context: int = 4, low_band_weight: float = 0.01, decay: float = 0.998
     ) -> None:
         super().__init__()
-        self.fine = None if fine is None else fine.requires_grad_(False).eval()
-        self.predicted, self.temperature = predicted, temperature
         self.codec = codec.requires_grad_(False)
         self.average = AveragedModel(codec.decoder, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.codec.decoder.requires_grad_(True)
@@ -56,27 +43,12 @@ class DecoderForTraining(nn.Module):
         """codes: [batch, codebook, frame]; audio: [batch, samples], the frames' own -> {"loss": scalar}."""
         if self.training:
             self.average.update_parameters(self.codec.decoder)
-            if self.fine is not None and float(torch.rand(())) < self.predicted:
-                codes = self._predict(codes)
         start = self.n_context * (audio.shape[-1] // codes.shape[-1])
         with torch.no_grad():
             latent = self.codec.quantizer.decode(codes.transpose(0, 1))
         decoded = self.codec.decoder(latent)[..., start : audio.shape[-1]]
         parts = self.sound_loss(decoded, audio[:, None, start:])
         return {"loss": parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]}
-
-    @torch.no_grad()
-    def _predict(self, codes: Tensor) -> Tensor:
-        """codes [batch, codebook, frame], of which the first stand -> all, drawn by the fine model one after the other."""
-        assert self.fine is not None
-        config = self.fine.config
-        n_coarse = config.n_codes_given + 1
-        drawn = codes.new_zeros(len(codes), codes.shape[-1], config.n_codes_total)
-        drawn[..., :n_coarse] = codes[:, :n_coarse].transpose(1, 2)
-        for codebook in range(n_coarse, config.n_codes_total):
-            logits = self.fine(codebook, drawn).logits[..., : self.codec.config.codebook_size]
-            drawn[..., codebook] = torch.distributions.Categorical(logits=logits / self.temperature).sample()
-        return drawn.transpose(1, 2)
 
     def export(self) -> EncodecModel:
         """The codec with the average of the decoders that there were."""

@@ -261,7 +261,7 @@ def train_fine(recipe: Recipe) -> None:
 
 
 def train_decoder(recipe: Recipe) -> None:
-    """The codec's decoder once more, from the codes of the whole corpus and what the fine model makes of them."""
+    """The codec's decoder once more, from the codes of the whole corpus."""
     settings = recipe.settings("decoder")
     torch.manual_seed(settings["training"]["seed"])
     codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
@@ -274,10 +274,8 @@ def train_decoder(recipe: Recipe) -> None:
     places = {name: place for place, name in enumerate(spoken["id"])}
     heard = spoken.select([places[name] for name in coded["id"]]).select_columns("audio")
     rows = concatenate_datasets([coded.select_columns("codes"), heard], axis=1).with_format("numpy")
-    fine = BarkFineModel.from_pretrained(recipe.done("fine"))
-    temperature = recipe.generation_config().fine_acoustics_config.temperature
-    model = DecoderForTraining(codec_model, decay=settings["decay"], fine=fine, temperature=temperature)
-    _train(recipe, "decoder", model, rows, crops, seconds=0.4)
+    model = DecoderForTraining(codec_model, decay=settings["decay"])
+    _train(recipe, "decoder", model, rows, crops, seconds=0.32)
     model.export().save_pretrained(recipe.done("decoder"))
 
 
