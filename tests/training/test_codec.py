@@ -19,6 +19,7 @@ from transformers_bark.training.codec import (
     SoundLoss,
     make_louder,
     scale_to_unit_variance,
+    trust_less,
 )
 
 SMALL = EncodecConfig(
@@ -77,6 +78,17 @@ def test_the_low_band_leads_and_then_makes_way() -> None:
         others = 0.3 * step / 2 * result["spectral"] if step <= 2 else result["spectral"] + 0.5 * result["harmonic"]
         weights.append(float((result["loss"] - others).detach() / result["low_band"]))
     assert weights == pytest.approx([0.25, 0.25, 0.25 / 4, 0.25 / 16], rel=1e-2)
+
+
+def test_codebooks_that_are_trusted_less_count_for_less() -> None:
+    torch.manual_seed(0)
+    model = EncodecModel(SMALL).eval()
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+    codes = torch.randint(0, SMALL.codebook_size, (model.quantizer.num_quantizers, 1, 9))
+    said = [model.quantizer.decode(codes[:n]) for n in (2, len(codes))]
+    trust_less(model, 2, 0.25)
+    assert torch.allclose(model.quantizer.decode(codes), said[0] + 0.25 * (said[1] - said[0]), atol=1e-5)
 
 
 def test_a_louder_codec_has_the_same_codes() -> None:

@@ -214,6 +214,18 @@ def make_louder(codec: EncodecModel, gain: float) -> None:
     last.bias.mul_(gain)
 
 
+@torch.no_grad()
+def trust_less(codec: EncodecModel, first: int, share: float) -> None:
+    """Lets the codebooks from `first` on count for `share` of what they say.
+
+    They were trained to say what the encoder heard. The fine model foretells little of it, and a guess that is mostly wrong does
+    least harm where it counts for the share that is right (shrinkage).
+    """
+    for layer in codec.quantizer.layers[first:]:
+        layer.codebook.embed.mul_(share)
+        layer.codebook.embed_avg.mul_(share)
+
+
 class RandomCrops:
     """Collator: one random crop of `samples` from each row's `audio` (int16), as float32 in [-1, 1]."""
 

@@ -27,7 +27,7 @@ from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSeman
 from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
-from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance
+from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance, trust_less
 from .decoder import CodedCrops, DecoderForTraining
 from .prepare import SEMANTIC_TOKENIZER
 from .semantic_tokenizer import (
@@ -282,7 +282,7 @@ def train_decoder(recipe: Recipe) -> None:
 def export(recipe: Recipe) -> None:
     """One folder in the Hub's layout, with 16-bit weights, tokenizers and voices of held-out utterances.
 
-    It speaks, and hears, at `gain` times the teacher's level.
+    It speaks, and hears, at `gain` times the teacher's level; the fine model's codebooks count for `trust_in_fine` of what they say.
     """
     config = recipe.generation_config()
     parts = {
@@ -293,6 +293,8 @@ def export(recipe: Recipe) -> None:
     }
     gain = recipe.settings("export").get("gain", 1.0)
     make_louder(parts["codec_model"], gain)
+    trust = recipe.settings("export").get("trust_in_fine", 1.0)
+    trust_less(parts["codec_model"], config.coarse_acoustics_config.n_coarse_codebooks, trust)
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
     whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
     check_compatible(whole, config)
