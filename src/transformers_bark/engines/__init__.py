@@ -90,8 +90,8 @@ class EngineChoice:
         """
         chosen, is_fine = self.for_device(model.device), hasattr(model, "lm_heads")
         if chosen.name != "onnxruntime":
-            left_to_us = self.precision is None  # weights that are not fp32 were chosen
-            model = model if left_to_us and model.dtype != torch.float32 else _in_precision(model, chosen.precision)
+            # weights that are not fp32 were chosen: `auto` leaves them
+            model = _in_precision(model, chosen.precision if model.dtype == torch.float32 else self.precision)
         if chosen.name == "torch":
             return TorchFine(model) if is_fine else TorchCausal(model)
         if chosen.name == "compiled":

@@ -291,10 +291,10 @@ def export(recipe: Recipe) -> None:
         "fine_acoustics": BarkFineModel.from_pretrained(recipe.done("fine")),
         "codec_model": EncodecModel.from_pretrained(recipe.done("decoder")),
     }
-    gain = recipe.settings("export").get("gain", 1.0)
+    settings, n_coarse = recipe.settings("export"), config.coarse_acoustics_config.n_coarse_codebooks
+    gain, trust = settings.get("gain", 1.0), settings.get("trust_in_fine", 1.0)
     make_louder(parts["codec_model"], gain)
-    trust = recipe.settings("export").get("trust_in_fine", 1.0)
-    trust_less(parts["codec_model"], config.coarse_acoustics_config.n_coarse_codebooks, trust)
+    trust_less(parts["codec_model"], n_coarse, trust)
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
     whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
     check_compatible(whole, config)
