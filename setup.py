@@ -19,7 +19,7 @@ TRAIN = [
     "tensorboard>=2.15",
     "vector-quantize-pytorch>=1.20",  # residual quantizer of the codec
 ]
-ONNX = ["onnx>=1.16", "onnxruntime>=1.20"]  # graphs built from the weights, and what runs them
+ONNX = ["onnx>=1.16", "onnxruntime>=1.23"]  # graphs built from the weights, and what runs them
 BENCH = [*ONNX, "matplotlib>=3.8"]  # the chart
 RECIPE = [
     *TRAIN,

@@ -178,7 +178,8 @@ def roofline(lines: list[Line], folder: Path, rows: dict[str, Any], bandwidth: f
     prompt = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     start = prompt["semantic_config"]["max_input_semantic_length"]
     out = [
-        f"memory bandwidth, measured: {bandwidth / 1e9:.1f} GB/s; least time of a step of one row, and what is reached:"
+        f"memory bandwidth, measured: {bandwidth / 1e9:.1f} GB/s; least time of a step of one row, and what is reached "
+        "(over 100%: several tokens are read in one step):"
     ]
     for line in lines:
         if line.batch == 1 and line.seconds == min(other.seconds for other in lines):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import json
 import shutil
@@ -133,6 +134,39 @@ def test_onnx_says_what_torch_says(tmp_path: Path, cache: Path, do_sample: bool)
     other = speak(model.set_engine("onnxruntime", cache_dir=cache), folder, do_sample=do_sample)
     for name in ("semantic_tokens", "coarse_codes", "fine_codes"):
         assert all(torch.equal(a, b) for a, b in zip(getattr(plain, name), getattr(other, name), strict=True)), name
+
+
+@pytest.mark.parametrize("proposed", ["by the draft", "wrong"])
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_what_a_draft_proposes_is_read_at_once_and_changes_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, do_sample: bool, proposed: str
+) -> None:
+    monkeypatch.setattr(onnx_engine, "DRAFTED_WEIGHTS", 0)
+    folder = tiny_checkpoint(tmp_path)
+    model, processor = BarkModel.from_pretrained(folder).eval(), BarkProcessor.from_pretrained(folder)
+    inputs = processor("hello my dog", voice_preset=None)
+    options = {"seed": 3, "do_sample": do_sample, "allow_early_stop": False, "return_dict_in_generate": True}
+    plain = model.generate(**inputs, **options)
+    read: list[tuple[int, int]] = []
+    read_ahead = OnnxCausal._read_ahead
+
+    def spy(self: OnnxCausal, state: Any, token: int, foresight: Any) -> torch.Tensor:
+        if proposed == "wrong":
+            wrong = lambda ahead, logits: int(logits.argmin()) + (foresight.span(ahead) or (0,))[0]  # noqa: E731
+            foresight = dataclasses.replace(foresight, choose=wrong)
+        logits = read_ahead(self, state, token, foresight)
+        read.append((len(state.read), state.reach))
+        return logits
+
+    monkeypatch.setattr(OnnxCausal, "_read_ahead", spy)
+    other = model.set_engine("onnxruntime", cache_dir=cache).generate(**inputs, **options)
+    for name in ("semantic_tokens", "coarse_codes", "fine_codes"):
+        assert torch.equal(getattr(plain, name)[0], getattr(other, name)[0]), name
+    n_steps = len(plain.semantic_tokens[0]) + plain.coarse_codes[0].numel() - 2
+    if proposed == "wrong":
+        assert len(read) > 0.8 * n_steps and read[-1][1] == 1
+    else:
+        assert len(read) < 0.5 * n_steps and max(read)[0] == onnx_engine.MOST_PROPOSED
 
 
 @pytest.mark.parametrize("n_rows", [1, onnx_engine.STEP_ROWS + 1], ids=["one row", "many rows"])

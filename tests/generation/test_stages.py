@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache
@@ -13,7 +14,7 @@ from transformers_bark.generation import coarse
 from transformers_bark.generation.cache import InPlaceCache
 from transformers_bark.generation.fine import plan_windows
 from transformers_bark.generation.options import SamplingOptions, coarse_options
-from transformers_bark.generation.sampling import Draws, choose, probabilities
+from transformers_bark.generation.sampling import Draws, choose, probabilities, race
 
 
 def test_cache_in_place_equals_no_cache_and_dynamic_cache() -> None:
@@ -45,6 +46,39 @@ def test_draws_belong_to_row_and_stage() -> None:
     assert torch.equal(first, Draws.from_seed(5, 1).uniforms("semantic", 0, 4))
     assert not torch.equal(first, draws.uniforms("coarse", 0, 4))
     assert not torch.equal(first, draws.uniforms("semantic", 1, 4))
+
+
+def test_a_race_is_won_as_often_as_is_probable() -> None:
+    probs = torch.tensor([0.0, 0.1, 0.2, 0.7])
+    waits = torch.from_numpy(np.random.default_rng(0).standard_exponential((40_000, 4)))
+    shares = torch.bincount(race(probs.expand(40_000, 4), waits), minlength=4) / 40_000
+    assert shares[0] == 0 and torch.allclose(shares, probs, atol=0.01)
+
+
+def test_what_will_be_chosen_can_be_foreseen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(6, 1, 50, generator=generator).softmax(-1)
+    plain = Draws.from_seed(1, 1)
+    expected = [int(plain.choose("semantic", [0], part)) for part in probs]
+    draws = Draws.from_seed(1, 1)
+    for turn in range(6):
+        for ahead in (2, 0, 5 - turn):
+            if turn + ahead < 6:
+                assert int(draws.choose("semantic", [0], probs[turn + ahead], ahead)) == expected[turn + ahead]
+        assert int(draws.choose("semantic", [0], probs[turn])) == expected[turn]
+    # of probabilities that differ a little the same is chosen: one in ten thousand moves the inverse of the distribution by many
+    near = [Draws.from_seed(n, 1).choose("semantic", [0], probs[0] * (1 + 0.01 * probs[1])) for n in range(200)]
+    same = [a == Draws.from_seed(n, 1).choose("semantic", [0], probs[0]) for n, a in enumerate(near)]
+    assert sum(map(int, same)) >= 195
+
+
+def test_without_seeds_torch_s_own_generator_decides() -> None:
+    def drawn() -> torch.Tensor:
+        torch.manual_seed(4)
+        return Draws.from_seed(None, 2).uniforms("fine", 1, 3)
+
+    assert torch.equal(drawn(), drawn())
+    assert not torch.equal(Draws.from_seed(None, 2).uniforms("fine", 1, 3), drawn())
 
 
 @pytest.mark.parametrize("n_frames", [1, 100, 512, 600, 1024, 1500, 2100])

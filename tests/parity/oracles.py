@@ -114,7 +114,10 @@ class Original:
             assert num_samples == 1
             if greedy:
                 return probs.reshape(1, -1).argmax(-1)
-            return choose(probs.reshape(1, -1), draws.uniforms(stage, 0, 1))
+            probs = probs.reshape(1, -1)
+            if stage == "fine":
+                return choose(probs, draws.uniforms(stage, 0, 1))
+            return draws.choose(stage, [0], probs)
 
         def tokenize(tokenizer: Any, text: str) -> list[int]:
             return self.text_ids

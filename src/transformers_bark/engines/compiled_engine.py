@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
-from ..generation.engine import Span, tokens_of
+from ..generation.engine import Foresight, Span, tokens_of
 
 ROOM = 256
 """The cache's room is a multiple of this many positions."""
@@ -104,7 +104,9 @@ class CompiledCausal:
         state = CompiledDecoding(keys, values, lengths, torch.arange(len(embeds), device=lengths.device))
         return logits[:, tokens_of(span)], state
 
-    def step(self, state: CompiledDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, CompiledDecoding]:
+    def step(
+        self, state: CompiledDecoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
+    ) -> tuple[Tensor, CompiledDecoding]:
         fed = torch.zeros_like(state.positions)
         fed[state.rows] = tokens
         shape = (len(fed), state.keys[0].shape[2])

@@ -23,7 +23,7 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from torch import Tensor, nn
 
-from ..generation.engine import Span, tokens_of
+from ..generation.engine import Foresight, Span, tokens_of
 from .torch_engine import TorchCausal, TorchFine
 
 logger = logging.getLogger(__name__)
@@ -31,11 +31,17 @@ logger = logging.getLogger(__name__)
 CACHE = Path(HF_HOME) / "transformers_bark" / "onnx"
 """Where graphs are kept unless another folder is named."""
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Changes when the graphs do, so that old ones are not loaded."""
 
 GRAPHS = {"fp32": {"all": "fp32"}, "int8": {"all": "int8"}, "int4": {"prompt": "int8", "step": "int4"}}
 """The graphs of a causal model in each precision, and their weights: what reads many tokens at once, and what makes steps."""
+
+DRAFTED_WEIGHTS = 2**24
+"""Of more weights than so many in fp32, whose steps wait for memory, a third graph in int8 proposes tokens."""
+
+MOST_PROPOSED = 7
+"""Most tokens that are proposed at once: they are then read together in fp32, in little more time than one."""
 
 STEP_ROWS = 2
 """Beyond so many rows, a step is many tokens at once."""
@@ -52,11 +58,15 @@ class OnnxDecoding:
         memory: keys and values of each layer, [row, head, room, head_dim].
         lengths: tokens of each row.
         bindings: of the memory to the sessions that were used.
+        read: tokens that were proposed and are read already, and the logits [1, token] after each.
+        reach: tokens to propose next time: one more when all were chosen, one less when not.
     """
 
     memory: list[Any]
     lengths: np.ndarray
     bindings: dict[Any, Any] = field(default_factory=dict)
+    read: list[tuple[int, Tensor]] = field(default_factory=list)
+    reach: int = 4
 
 
 class OnnxCausal:
@@ -71,6 +81,8 @@ class OnnxCausal:
         self.dtype = {"fp32": np.float32, "int8": np.int8}[cache_precision]
         self.sessions: dict[str, Any] = {}
         self.heads: dict[Span, np.ndarray] = {}
+        n_weights = sum(part.numel() for part in model.layers.parameters())
+        graphs = GRAPHS[precision] | ({"draft": "int8"} if precision == "fp32" and n_weights > DRAFTED_WEIGHTS else {})
 
         def check(session: Any) -> tuple[float, float]:
             self.sessions = {"all": session}
@@ -84,7 +96,7 @@ class OnnxCausal:
             return causal_graph(model, weights, with_head, scales())
 
         kind = f"causal with_head={with_head}"
-        builds = {name: partial(build, weights) for name, weights in GRAPHS[precision].items()}
+        builds = {name: Build(weights, cache_precision, partial(build, weights)) for name, weights in graphs.items()}
         self.sessions, self.report = open_sessions(model, kind, (precision, cache_precision), cache, builds, check)
 
     def _session(self, n_rows: int, n_tokens: int) -> Any:
@@ -101,14 +113,51 @@ class OnnxCausal:
             place = slice(row, row + 1)
             state = OnnxDecoding([_value(part[place]) for part in memory], lengths[place])
             embedded = (prompt + positions[: len(prompt)]).detach().float().numpy()
-            logits.append(self._run(state, embedded[None], span))
+            logits.append(self._run(self._session(1, len(prompt)), state, embedded[None], span))
         return torch.cat(logits), OnnxDecoding([_value(part) for part in memory], lengths)
 
-    def step(self, state: OnnxDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
+    def step(
+        self, state: OnnxDecoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
+    ) -> tuple[Tensor, OnnxDecoding]:
+        later = replace(state, lengths=state.lengths + np.int32(1), read=state.read[1:])
+        if state.read and state.read[0][0] == int(tokens):
+            later.reach = min(state.reach + (not later.read), MOST_PROPOSED)
+            return state.read[0][1], later
+        if state.read:  # another token was chosen: what was read after it is overwritten
+            later.reach, later.read = max(1, state.reach - 1), []
+        if foresight is not None and foresight.n_steps and "draft" in self.sessions:
+            return self._read_ahead(later, int(tokens), foresight), later
         places = torch.from_numpy(state.lengths.astype(np.int64))
-        embeds = _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
-        state = replace(state, lengths=state.lengths + np.int32(1))
-        return self._run(state, embeds[:, None], span), state
+        embeds = self._embed(tokens, places)[:, None]
+        return self._run(self._session(len(tokens), 1), later, embeds, span), later
+
+    def _read_ahead(self, state: OnnxDecoding, token: int, foresight: Foresight) -> Tensor:
+        """Proposes tokens by the draft and reads them together with `token`: the logits after that; the others wait in `state`.
+
+        The draft reads the exact cache, and what it writes there is overwritten by the exact graph.
+        """
+        tokens, places = [token], [int(state.lengths[0]) - 1]
+        for ahead in range(min(state.reach, foresight.n_steps)):
+            embeds = self._embed(torch.tensor(tokens[-1:]), torch.tensor(places[-1:]))[:, None]
+            drafting = replace(state, lengths=np.array([places[-1] + 1], np.int32))
+            logits = self._run(self.sessions["draft"], drafting, embeds, foresight.span(ahead))
+            proposed = foresight.choose(ahead, logits)
+            if proposed is None:
+                break
+            tokens.append(proposed)
+            places.append(places[-1] + 1)
+        reading = replace(state, lengths=np.array([places[-1] + 1], np.int32))
+        embeds = self._embed(torch.tensor(tokens), torch.tensor(places))[None]
+        spans = [foresight.span(ahead) or (0, self.model.config.output_vocab_size) for ahead in range(len(tokens))]
+        start, end = min(first for first, _ in spans), max(end for _, end in spans)
+        logits = self._run(self.sessions["all"], reading, embeds, (start, end), every=True)
+        read = [row[None, first - start : end - start] for row, (first, end) in zip(logits, spans, strict=True)]
+        state.read = list(zip(tokens[1:], read[1:], strict=True))
+        return read[0]
+
+    def _embed(self, tokens: Tensor, places: Tensor) -> np.ndarray:
+        """Tokens and their positions, int64 [n] each -> [n, hidden]."""
+        return _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
         if list(rows) == list(range(len(state.lengths))):
@@ -134,15 +183,18 @@ class OnnxCausal:
             binding.bind_ortvalue_output(f"present_{name}", value)
         return binding
 
-    def _run(self, state: OnnxDecoding, embeds: np.ndarray, span: Span) -> Tensor:
+    def _run(self, session: Any, state: OnnxDecoding, embeds: np.ndarray, span: Span, every: bool = False) -> Tensor:
+        """Embeddings [row, token, hidden] -> logits after the last of each row, or after `every` one of a row."""
         n_rows, n_tokens = embeds.shape[:2]
-        session = self._session(n_rows, n_tokens)
         binding = self._binding(session, state)
+        rows, places = np.arange(n_rows), np.full(n_rows, n_tokens - 1)
+        if every:
+            rows, places = np.zeros(n_tokens, np.int64), np.arange(n_tokens)
         inputs = {  # a binding borrows their memory: they must live until it has run
             "embeds": np.ascontiguousarray(embeds),
             "cached": state.lengths - np.int32(1),
             "total": np.array(state.lengths.max(), np.int32),
-            "last": np.full((n_rows, 1), n_tokens - 1),
+            "asked": np.stack([rows, places], axis=1),
         }
         if not self.with_head:
             inputs["head"] = self._head(span)
@@ -185,7 +237,7 @@ class OnnxFine:
 
         # a window is many tokens at once: arithmetic binds it, not the size of the weights
         weights = "fp32" if precision == "fp32" else "int8"
-        builds = {"all": partial(fine_graph, model, weights)}
+        builds = {"all": Build(weights, "fp32", partial(fine_graph, model, weights))}
         sessions, self.report = open_sessions(model, "fine", (weights,), cache, builds, check)
         self.session = sessions["all"]
 
@@ -222,19 +274,33 @@ def weights_key(model: nn.Module, *more: Any) -> str:
     return total.hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class Build:
+    """How a graph is made, and the precisions of its weights and of its keys and values."""
+
+    weights: str
+    cache: str
+    make: Callable[[], Any]
+
+    @property
+    def bound(self) -> float:
+        """Most that it may differ from PyTorch."""
+        return max(BOUNDS[self.weights], BOUNDS[self.cache])
+
+
 def open_sessions(
     model: Any,
     kind: str,
     precisions: Sequence[str],
     cache: Path,
-    builds: Mapping[str, Callable[[], Any]],
+    builds: Mapping[str, Build],
     check: Callable[[Any], tuple[float, float]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sessions of a model's graphs and how near they are to PyTorch; built and compared where the cache has none.
 
     Args:
         precisions: of the weights, and of the keys and values if there are any.
-        builds: makes each graph.
+        builds: of each graph; that of a draft has no part in the report, as what is said does not depend on it.
         check: gives the largest difference of a session's logits from PyTorch's, and that of all relative to the logits.
 
     Raises:
@@ -243,7 +309,7 @@ def open_sessions(
         RuntimeError: a graph differs from PyTorch by more than `BOUNDS` allow.
     """
     _require_onnx()
-    key = model.graph_key or weights_key(model, kind, *precisions, model.config.num_heads)
+    key = model.graph_key or weights_key(model, kind, *precisions, *builds, model.config.num_heads)
     folder = Path(cache) / key
     if (folder / "report.json").is_file():
         sessions = {name: _session(folder / f"{name}.onnx") for name in builds}
@@ -256,12 +322,12 @@ def open_sessions(
         title = f"{type(model).__name__} in {precisions[0]}" + (
             " with an int8 cache" if "int8" in precisions[1:] else ""
         )
-        bound = max(BOUNDS[precision] for precision in precisions)
-        sessions, differences = {}, []
+        sessions, differences = {}, {}
         for name, build in builds.items():
-            sessions[name] = _save(build, draft / f"{name}.onnx")
-            differences.append(_checked(check(sessions[name]), bound, title))
-        largest, relative = map(max, zip(*differences, strict=True))
+            sessions[name] = _save(build.make, draft / f"{name}.onnx")
+            differences[name] = _checked(check(sessions[name]), build.bound, title)
+        differences.pop("draft", None)
+        largest, relative = map(max, zip(*differences.values(), strict=True))
         logger.info("%s: largest logit difference from PyTorch %.3g, relative %.3g", title, largest, relative)
         report = {"key": key, "model": title, "largest_logit_difference": largest, "relative_difference": relative}
         (draft / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
@@ -272,11 +338,11 @@ def open_sessions(
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _save(build: Callable[[], Any], path: Path) -> Any:
-    """Builds a graph into a file, its weights beside it, and opens it."""
+def _save(make: Callable[[], Any], path: Path) -> Any:
+    """Makes a graph into a file, its weights beside it, and opens it."""
     import onnx
 
-    onnx.save_model(build(), str(path), save_as_external_data=True, location=f"{path.stem}.bin")
+    onnx.save_model(make(), str(path), save_as_external_data=True, location=f"{path.stem}.bin")
     return _session(path)
 
 
@@ -299,12 +365,23 @@ def _require_onnx() -> None:
         ) from None
 
 
+@cache_result
+def _share_threads() -> None:
+    """Gives all sessions of the process the same threads: those of one would spin for a while after it and hold up the next."""
+    import onnxruntime
+
+    try:
+        onnxruntime.set_global_thread_pool_sizes(torch.get_num_threads(), 1)
+    except onnxruntime.capi.onnxruntime_pybind11_state.Fail:  # somebody in this process has said how many there are
+        logger.debug("the threads that ONNX Runtime has already are used")
+
+
 def _session(path: Path) -> Any:
     import onnxruntime
 
+    _share_threads()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
+    options.use_per_session_threads = False
     options.enable_cpu_mem_arena = False  # it keeps what the longest prompt took, for nothing gained in time
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -131,9 +131,9 @@ def causal_graph(
     """A causal stack: prompts or single tokens on top of a cache.
 
     Inputs: `embeds` [B, L, H] with positions; `cached` int32 [B], tokens of each row after this call, less one; `total` int32,
-    those of the longest row; `last` int64 [B, 1], the place of each row's last token in `embeds`; `past_k0` and so on [B,
-    head, room, head_dim]. Outputs: `present_k0` and so on, which must be the same memory, and `out`: [B, token] logits after
-    the last token. Without the head an input `head` [token, H] says which logits are asked for.
+    those of the longest row; `asked` int64 [N, 2], row and place in `embeds` of the tokens whose logits are asked for; `past_k0`
+    and so on [B, head, room, head_dim]. Outputs: `present_k0` and so on, which must be the same memory, and `out`: [N, token]
+    logits. Without the head an input `head` [token, H] says of which tokens.
 
     With `scales`, "k" and "v" of each layer, [1, head, 1, head_dim], the cache is int8 and stands for its numbers times the scale.
     """
@@ -142,17 +142,17 @@ def causal_graph(
     value = graph.add_input("embeds", ["B", "L", config.hidden_size])
     graph.add_input("cached", ["B"], TensorProto.INT32)
     graph.add_input("total", [], TensorProto.INT32)
-    graph.add_input("last", ["B", 1], TensorProto.INT64)
+    graph.add_input("asked", ["N", 2], TensorProto.INT64)
     if not with_head:
         graph.add_input("head", ["S", config.hidden_size])
-    graph.add_output("out", ["B", config.output_vocab_size if with_head else "S"])
+    graph.add_output("out", ["N", config.output_vocab_size if with_head else "S"])
     kind = TensorProto.FLOAT if scales is None else TensorProto.INT8
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": heads, "do_rotary": 0}
     if scales is not None:
         attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
 
-    def ends(value: str, name: str) -> str:
-        return graph.node("GatherND", [value, "last"], name, batch_dims=1)
+    def asked(value: str, name: str) -> str:
+        return graph.node("GatherND", [value, "asked"], name)
 
     for index, block in enumerate(model.layers):
         is_last = index == len(model.layers) - 1
@@ -167,9 +167,9 @@ def causal_graph(
             outputs = [f"{name}.attended", f"present_k{index}", f"present_v{index}"]
             attention = ("GroupQueryAttention", inputs, outputs, f"{name}.attention")
             graph.nodes.append(helper.make_node(*attention, domain=_CONTRIB, **attributes))
-            return ends(outputs[0], f"{name}.ends") if is_last else outputs[0]
+            return asked(outputs[0], f"{name}.asked") if is_last else outputs[0]
 
-        value = _block(graph, value, block, f"l{index}", attend, ends if is_last else None)
+        value = _block(graph, value, block, f"l{index}", attend, asked if is_last else None)
     out = graph.norm(value, model.layernorm_final, "final")
     if with_head:
         graph.node("Identity", [graph.linear(out, model.lm_head, "logits")], "out")

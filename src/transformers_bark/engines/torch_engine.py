@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
-from ..generation.engine import Span, tokens_of
+from ..generation.engine import Foresight, Span, tokens_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class TorchCausal:
         )
         return output.logits[:, -1, tokens_of(span)], TorchDecoding(cache, positions, mask)
 
-    def step(self, state: TorchDecoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, TorchDecoding]:
+    def step(
+        self, state: TorchDecoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
+    ) -> tuple[Tensor, TorchDecoding]:
         mask = state.mask
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

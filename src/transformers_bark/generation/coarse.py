@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import vocabulary
-from .engine import CausalEngine
+from .engine import CausalEngine, Foresight
 from .options import CoarseOptions
 from .progress import Advance, ignore
 from .sampling import Draws
@@ -84,6 +84,35 @@ def _prompt(row: _Row, ratio: float, config: Any, options: CoarseOptions) -> Ten
     return torch.cat([semantic, infer, row.coarse[-options.max_coarse_history :]])
 
 
+@dataclass(frozen=True)
+class _Turns:
+    """Which codebook each of the next coarse tokens is of, and how it is chosen; `n_done` tokens are made already."""
+
+    n_done: int
+    vocab_size: int
+    codebook_size: int
+    n_codebooks: int
+    options: CoarseOptions
+    draws: Draws
+
+    def span(self, turn: int) -> tuple[int, int]:
+        """The ids of the codebook."""
+        first = self.vocab_size + (self.n_done + turn) % self.n_codebooks * self.codebook_size
+        return first, first + self.codebook_size
+
+    def choose(self, turn: int, owners: Sequence[int], logits: Tensor, ahead: int | None = None) -> Tensor:
+        """An id of each row from logits [row, code]; with `ahead`, what would be chosen so many tokens after the next."""
+        return self.draws.next_tokens("coarse", owners, logits, self.options, ahead) + self.span(turn)[0]
+
+    def foresee(self, turn: int, count: int, owners: Sequence[int]) -> Foresight:
+        """From the step on that gives the logits of `turn`, of `count` turns in all."""
+        return Foresight(
+            count - turn - 1,
+            lambda ahead: self.span(turn + ahead),
+            lambda ahead, logits: int(self.choose(turn + ahead, owners, logits, ahead)),
+        )
+
+
 def _windows(
     model: Any,
     rows: Sequence[_Row],
@@ -104,25 +133,22 @@ def _windows(
     counts = [min(length, row.n_tokens - row.n_done) for row in rows]
     engine: CausalEngine = model.engine
     before = rows[0].n_done
-
-    def span(turn: int) -> tuple[int, int]:
-        """The ids of the codebook whose turn it is."""
-        first = vocab_size + (before + turn) % config.n_coarse_codebooks * codebook_size
-        return first, first + codebook_size
-
+    turns = _Turns(before, vocab_size, codebook_size, config.n_coarse_codebooks, options, draws)
     prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
-    logits, state = engine.prefill(prompts, max(counts), span(0))
+    logits, state = engine.prefill(prompts, max(counts), turns.span(0))
     active = list(range(len(rows)))
+    owners = [row.index for row in rows]
     made: list[list[int]] = [[] for _ in rows]
     for turn in range(max(counts)):
         going = [place for place, index in enumerate(active) if counts[index] > turn]
         if turn:
             state = engine.keep_rows(state, going)
             active = [active[place] for place in going]
+            owners = [rows[index].index for index in active]
             last = torch.tensor([made[index][-1] for index in active], device=logits.device)
-            logits, state = engine.step(state, last, span(turn))
-        owners = [rows[index].index for index in active]
-        chosen = draws.next_tokens("coarse", owners, logits, options) + span(turn)[0]
+            foresight = turns.foresee(turn, counts[active[0]], owners) if len(active) == 1 else None
+            logits, state = engine.step(state, last, turns.span(turn), foresight)
+        chosen = turns.choose(turn, owners, logits)
         for index, token in zip(active, chosen.tolist(), strict=True):
             made[index].append(token)
         advance(1)

@@ -5,7 +5,8 @@ The stages know prompts, windows and sampling; an engine knows how a stack of bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -23,6 +24,22 @@ def tokens_of(span: Span) -> slice:
     return slice(None) if span is None else slice(*span)
 
 
+@dataclass(frozen=True)
+class Foresight:
+    """What a stage would do next with its one row: an engine may try tokens before they are chosen.
+
+    Args:
+        n_steps: steps that may still follow the present one.
+        span: of the logits that the present step gives (0), or one so many steps later.
+        choose: the token that would be chosen from logits [1, token of the span] of the present step (0), or of one so many steps
+            later; None where the row would end. What will be chosen does not change by it.
+    """
+
+    n_steps: int
+    span: Callable[[int], Span]
+    choose: Callable[[int, Tensor], int | None]
+
+
 class CausalEngine(Protocol):
     """Runs a causal model over a batch of rows of different length."""
 
@@ -38,8 +55,13 @@ class CausalEngine(Protocol):
             logits after each prompt, [row, token of the span], and the state to go on from.
         """
 
-    def step(self, state: Decoding, tokens: Tensor, span: Span = None) -> tuple[Tensor, Decoding]:
-        """Appends one token a row, int64 [row] -> logits of the next, [row, token of the span], and the new state."""
+    def step(
+        self, state: Decoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
+    ) -> tuple[Tensor, Decoding]:
+        """Appends one token a row, int64 [row] -> logits of the next, [row, token of the span], and the new state.
+
+        `foresight`, where there is one row, is for engines that gain by it; what they return does not depend on it.
+        """
 
     def keep_rows(self, state: Decoding, rows: Sequence[int]) -> Decoding:
         """The state with these rows only, in this order: finished rows leave and cost nothing more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,15 +57,28 @@ def choose(probs: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp_max(probs.shape[-1] - 1)
 
 
+def race(probs: Tensor, waits: Tensor) -> Tensor:
+    """The token that is ready first: probs [row, token], waits [row, token], drawn from Exp(1) -> int64 [row].
+
+    A token is ready after its wait divided by its probability, so each is first with its probability (the exponential race, or
+    Gumbel's trick). Where probabilities change a little the first seldom changes, unlike in `choose`: what a quantized model
+    would say is nearly always what the exact one says.
+    """
+    return (waits / probs).argmin(-1)
+
+
 @dataclass(frozen=True)
 class Draws:
-    """Uniform random numbers by row and stage.
+    """Random numbers by row and stage.
 
-    With seeds each row and stage has a generator of its own, so what a row draws does not depend on the batch around it.
-    Without, draws come from torch's global generator.
+    Each row and stage has a generator of its own, so what a row draws does not depend on the batch around it. Without seeds
+    a generator starts from torch's global one.
     """
 
-    generators: tuple[dict[str, torch.Generator], ...] | None = field(default=None)
+    seeds: tuple[int, ...] | None = None
+    generators: dict[tuple[str, int], np.random.Generator] = field(default_factory=dict)
+    foreseen: dict[tuple[str, int], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    """Waits that were looked at before their turn, by stage and row."""
 
     @classmethod
     def from_seed(cls, seed: int | Sequence[int] | None, batch_size: int) -> Draws:
@@ -81,23 +95,43 @@ class Draws:
             raise ValueError(f"`seed` must be one number or one per row, got {len(seeds)} for {batch_size} rows")
         if min(seeds) < 0:
             raise ValueError(f"`seed` must not be negative, got {min(seeds)}")
-        return cls(tuple({s: _generator(value, index) for index, s in enumerate(STAGES)} for value in seeds))
+        return cls(tuple(seeds))
+
+    def _generator(self, stage: str, row: int) -> np.random.Generator:
+        if (stage, row) not in self.generators:
+            seed = int(torch.randint(2**62, ())) if self.seeds is None else self.seeds[row]
+            # stages of a row must not share a stream, nor neighbouring seeds
+            sequence = np.random.SeedSequence(seed, spawn_key=(STAGES.index(stage),))
+            self.generators[stage, row] = np.random.default_rng(sequence)
+        return self.generators[stage, row]
 
     def uniforms(self, stage: str, row: int, count: int) -> Tensor:
         """The next `count` draws in [0, 1) of a row, float64 [count], on the CPU."""
-        generator = None if self.generators is None else self.generators[row][stage]
-        return torch.rand(count, generator=generator, dtype=torch.float64)
+        return torch.from_numpy(self._generator(stage, row).random(count))
 
-    def next_tokens(self, stage: str, rows: Sequence[int], logits: Tensor, options: SamplingOptions) -> Tensor:
-        """One token a row: logits [row, token] -> int64 [row]."""
+    def next_tokens(
+        self, stage: str, rows: Sequence[int], logits: Tensor, options: SamplingOptions, ahead: int | None = None
+    ) -> Tensor:
+        """One token a row: logits [row, token] -> int64 [row]; with `ahead`, what `choose` says of it."""
         if not options.do_sample:
             return logits.argmax(-1)
-        return self.choose(stage, rows, probabilities(logits, options))
+        return self.choose(stage, rows, probabilities(logits, options), ahead)
 
-    def choose(self, stage: str, rows: Sequence[int], probs: Tensor) -> Tensor:
-        """One sampled token a row: probs [row, token] -> int64 [row]."""
-        uniforms = torch.cat([self.uniforms(stage, row, 1) for row in rows])
-        return choose(probs, uniforms)
+    def choose(self, stage: str, rows: Sequence[int], probs: Tensor, ahead: int | None = None) -> Tensor:
+        """One sampled token a row: probs [row, token] -> int64 [row].
+
+        With `ahead`, what would be chosen of `probs` after so many other choices; nothing is used up.
+        """
+        if probs.device.type != "cpu":  # a number for every token would have to be copied there
+            return choose(probs, torch.cat([self.uniforms(stage, row, 1) for row in rows]))
+        return race(probs, torch.stack([self._waits(stage, row, probs.shape[-1], ahead) for row in rows]))
+
+    def _waits(self, stage: str, row: int, count: int, ahead: int | None) -> Tensor:
+        """The next draws from Exp(1) of a row, one for each token, or those after `ahead` others."""
+        foreseen = self.foreseen[stage, row]
+        while len(foreseen) <= (ahead or 0):
+            foreseen.append(torch.from_numpy(self._generator(stage, row).standard_exponential(count)))
+        return foreseen.pop(0) if ahead is None else foreseen[ahead]
 
 
 def _whole(seed: Any) -> int:
@@ -108,8 +142,3 @@ def _whole(seed: Any) -> int:
         return operator.index(seed)
     except TypeError:
         raise TypeError(f"`seed` must be whole numbers, got {seed!r}") from None
-
-
-def _generator(seed: int, stage: int) -> torch.Generator:
-    # stages of a row must not share a stream, nor neighbouring seeds
-    return torch.Generator().manual_seed((seed * len(STAGES) + stage) % 2**63)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import vocabulary
-from .engine import CausalEngine
+from .engine import CausalEngine, Foresight
 from .options import SemanticOptions
 from .progress import Advance, ignore
 from .sampling import Draws, probabilities
@@ -83,6 +83,14 @@ def generate_semantic(
     logits, state = engine.prefill(list(prompt), limit)
     rows = list(range(len(prompt)))
     tokens: list[list[int]] = [[] for _ in rows]
+
+    def foresee(n_steps: int) -> Foresight:
+        def choose(ahead: int, logits: Tensor) -> int | None:
+            (token,), (ends,) = _next_tokens(logits, rows, config, options, draws, ahead)
+            return None if ends else token
+
+        return Foresight(n_steps, lambda ahead: None, choose)
+
     for turn in range(limit):
         chosen, ended = _next_tokens(logits, rows, config, options, draws)
         going = [index for index in range(len(rows)) if not ended[index]]
@@ -93,7 +101,8 @@ def generate_semantic(
             break
         rows = [rows[index] for index in going]
         state = engine.keep_rows(state, going)
-        logits, state = engine.step(state, torch.tensor([tokens[row][-1] for row in rows], device=logits.device))
+        last = torch.tensor([tokens[row][-1] for row in rows], device=logits.device)
+        logits, state = engine.step(state, last, foresight=foresee(limit - turn - 2) if len(rows) == 1 else None)
     return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
 
 
@@ -127,16 +136,19 @@ def _limit(model: Any, config: Any, options: SemanticOptions) -> int:
 
 
 def _next_tokens(
-    logits: Tensor, rows: Sequence[int], config: Any, options: SemanticOptions, draws: Draws
+    logits: Tensor, rows: Sequence[int], config: Any, options: SemanticOptions, draws: Draws, ahead: int | None = None
 ) -> tuple[list[int], list[bool]]:
-    """One token a row, and whether the row has ended: by its end token, or because the end is probable enough."""
+    """One token a row, and whether the row has ended: by its end token, or because the end is probable enough.
+
+    With `ahead`, what would be chosen after so many other tokens.
+    """
     size = config.semantic_vocab_size
     relevant = logits[:, :size]
     if options.allow_early_stop:
         relevant = torch.cat([relevant, logits[:, config.eos_token_id, None]], dim=1)
     needs_probs = options.do_sample or (options.allow_early_stop and options.min_eos_p is not None)
     probs = probabilities(relevant, options) if needs_probs else relevant
-    chosen = draws.choose("semantic", rows, probs) if options.do_sample else relevant.argmax(-1)
+    chosen = draws.choose("semantic", rows, probs, ahead) if options.do_sample else relevant.argmax(-1)
     ended = chosen == size
     if options.allow_early_stop and options.min_eos_p is not None:
         ended = ended | (probs[:, -1] >= options.min_eos_p)
