@@ -65,7 +65,8 @@ def test_what_is_kept_is_an_average(module: DecoderForTraining, batch: Batch) ->
 def test_crops_keep_codes_and_samples_together() -> None:
     frames = np.arange(30)
     row = {"codes": np.stack([frames, frames + 100]), "audio": np.repeat(frames, 4).astype(np.int16)}
-    for _ in range(20):
-        batch = CodedCrops(n_frames=5, frame_samples=4, seed=1)([row, row])
-        assert batch["codes"].shape[::2] == (2, 5) and batch["audio"].shape == (2, 20)
+    for turn in range(20):
+        kept = 1 + turn % 2
+        batch = CodedCrops(5, 4, turn, [kept])([row, row])
+        assert batch["codes"].shape == (2, kept, 5) and batch["audio"].shape == (2, 20)
         assert torch.equal((batch["audio"][:, ::4] * 32768).long(), batch["codes"][:, 0])

@@ -265,9 +265,8 @@ def train_decoder(recipe: Recipe) -> None:
     settings = recipe.settings("decoder")
     torch.manual_seed(settings["training"]["seed"])
     codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
-    crops = CodedCrops(
-        settings["crop_frames"], codec_contract.samples_per_frame(codec_model.config), settings["training"]["seed"]
-    )
+    samples = codec_contract.samples_per_frame(codec_model.config)
+    crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["codebooks"])
     coded = _encoded(recipe).select_columns(["id", "codes"])
     coded = coded.filter(lambda codes: len(codes[0]) >= crops.n_frames, input_columns="codes")
     spoken = concatenate_datasets(recipe.shards()).select_columns(["id", "audio"])
