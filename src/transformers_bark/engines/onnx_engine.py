@@ -136,21 +136,24 @@ class OnnxCausal:
 
         The draft reads the exact cache, and what it writes there is overwritten by the exact graph.
         """
-        tokens, places = [token], [int(state.lengths[0]) - 1]
+        tokens, before = [token], int(state.lengths[0]) - 1
+
+        def run(name: str, start: int, span: Span) -> Tensor:
+            """Logits after each of `tokens` from `start` on."""
+            places = before + torch.arange(start, len(tokens))
+            reading = replace(state, lengths=np.array([before + len(tokens)], np.int32))
+            return self._run(
+                self.sessions[name], reading, self._embed(torch.tensor(tokens[start:]), places)[None], span, every=True
+            )
+
         for ahead in range(min(state.reach, foresight.n_steps)):
-            embeds = self._embed(torch.tensor(tokens[-1:]), torch.tensor(places[-1:]))[:, None]
-            drafting = replace(state, lengths=np.array([places[-1] + 1], np.int32))
-            logits = self._run(self.sessions["draft"], drafting, embeds, foresight.span(ahead))
-            proposed = foresight.choose(ahead, logits)
+            proposed = foresight.choose(ahead, run("draft", ahead, foresight.span(ahead)))
             if proposed is None:
                 break
             tokens.append(proposed)
-            places.append(places[-1] + 1)
-        reading = replace(state, lengths=np.array([places[-1] + 1], np.int32))
-        embeds = self._embed(torch.tensor(tokens), torch.tensor(places))[None]
         spans = [foresight.span(ahead) or (0, self.model.config.output_vocab_size) for ahead in range(len(tokens))]
         start, end = min(first for first, _ in spans), max(end for _, end in spans)
-        logits = self._run(self.sessions["all"], reading, embeds, (start, end), every=True)
+        logits = run("all", 0, (start, end))
         read = [row[None, first - start : end - start] for row, (first, end) in zip(logits, spans, strict=True)]
         state.read = list(zip(tokens[1:], read[1:], strict=True))
         return read[0]
