@@ -233,7 +233,7 @@ def train_semantic(recipe: Recipe) -> None:
         settings["training"]["seed"],
         default_voice=recipe.default_voice(),
     )
-    _train(recipe, "semantic", wrapped, rows, targets, seconds=1.1)
+    _train(recipe, "semantic", wrapped, rows, targets, seconds=1.5)
     model.save_pretrained(recipe.done("semantic"))
 
 
