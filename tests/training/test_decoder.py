@@ -67,6 +67,6 @@ def test_crops_keep_codes_and_samples_together() -> None:
     row = {"codes": np.stack([frames, frames + 100]), "audio": np.repeat(frames, 4).astype(np.int16)}
     for turn in range(20):
         kept = 1 + turn % 2
-        batch = CodedCrops(5, 4, turn, [kept])([row, row])
+        batch = CodedCrops(5, 4, turn, kept)([row, row])
         assert batch["codes"].shape == (2, kept, 5) and batch["audio"].shape == (2, 20)
         assert torch.equal((batch["audio"][:, ::4] * 32768).long(), batch["codes"][:, 0])

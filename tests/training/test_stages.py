@@ -75,7 +75,7 @@ RECIPE: dict[str, Any] = {
         },
     },
     "fine": {"training": _TRAINING},
-    "decoder": {"crop_frames": 20, "codebooks": [2], "decay": 0.5, "training": _TRAINING},
+    "decoder": {"crop_frames": 20, "n_codebooks": 2, "decay": 0.5, "training": _TRAINING},
     "export": {"gain": 2.0, "voices": {"tone": {"voice": "high", "row": 0}, "hum": {"voice": "low", "row": 0}}},
 }
 

@@ -6,7 +6,6 @@ the whole corpus. What is kept is a moving average of its weights, which sounds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,14 +59,13 @@ class DecoderForTraining(nn.Module):
 class CodedCrops:
     """Collator: one random crop of `n_frames` from each row's `codes` and `audio` (int16), which are that long or longer.
 
-    Each batch keeps as many of the first codebooks as a number drawn from `codebooks` says: the codes that the model makes of the
-    others are worse than the encoder's.
+    Only the first `n_codebooks` are kept: the codes that the model makes of the others are worse than the encoder's.
     """
 
-    def __init__(self, n_frames: int, frame_samples: int, seed: int, codebooks: Sequence[int]) -> None:
+    def __init__(self, n_frames: int, frame_samples: int, seed: int, n_codebooks: int) -> None:
         self.n_frames = n_frames
         self.frame_samples = frame_samples
-        self.codebooks = list(codebooks)
+        self.n_codebooks = n_codebooks
         self.random = np.random.default_rng(seed)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -75,10 +73,9 @@ class CodedCrops:
         for row in rows:
             start = int(self.random.integers(len(row["codes"][0]) - self.n_frames + 1))
             end = start + self.n_frames
-            codes.append(np.asarray(row["codes"])[:, start:end])
+            codes.append(np.asarray(row["codes"])[: self.n_codebooks, start:end])
             audio.append(np.asarray(row["audio"])[start * self.frame_samples : end * self.frame_samples])
-        kept = int(self.random.choice(self.codebooks))
         return {
-            "codes": torch.from_numpy(np.stack(codes)[:, :kept].astype(np.int64)),
+            "codes": torch.from_numpy(np.stack(codes).astype(np.int64)),
             "audio": torch.from_numpy(as_float(np.stack(audio))),
         }

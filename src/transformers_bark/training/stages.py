@@ -266,7 +266,7 @@ def train_decoder(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
     samples = codec_contract.samples_per_frame(codec_model.config)
-    crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["codebooks"])
+    crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["n_codebooks"])
     coded = _encoded(recipe).select_columns(["id", "codes"])
     coded = coded.filter(lambda codes: len(codes[0]) >= crops.n_frames, input_columns="codes")
     spoken = concatenate_datasets(recipe.shards()).select_columns(["id", "audio"])
