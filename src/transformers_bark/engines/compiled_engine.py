@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
 from ..generation.engine import Foresight, Span, tokens_of
+from .blocks import attend_everywhere, module_linear, run_blocks
 
 ROOM = 256
 """The cache's room is a multiple of this many positions."""
@@ -64,18 +65,16 @@ class CompiledDecoding:
 
 def decode_step(model: Any, tokens: Tensor, positions: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     """One token a row, int64 [bucket] -> logits [bucket, token]; writes keys and values at each row's position."""
-    hidden = model.input_embeds_layer(tokens) + model.position_embeds_layer(positions)
     rows = torch.arange(len(tokens), device=tokens.device)
     seen = (torch.arange(keys[0].shape[2], device=tokens.device) <= positions[:, None])[:, None, None]
-    for block, key_cache, value_cache in zip(model.layers, keys, values, strict=True):
-        projected = block.attn.att_proj(block.layernorm_1(hidden))
-        query, key, value = projected.view(len(tokens), 3, -1, block.attn.head_dim).unbind(1)
-        key_cache[rows, :, positions] = key
-        value_cache[rows, :, positions] = value
-        attended = nn.functional.scaled_dot_product_attention(query[:, :, None], key_cache, value_cache, attn_mask=seen)
-        hidden = hidden + block.attn.out_proj(attended.flatten(1))
-        hidden = hidden + block.mlp(block.layernorm_2(hidden))
-    return model.lm_head(model.layernorm_final(hidden))
+
+    def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        keys[index][rows, :, positions] = key[:, :, 0]
+        values[index][rows, :, positions] = value[:, :, 0]
+        return nn.functional.scaled_dot_product_attention(query, keys[index], values[index], attn_mask=seen)
+
+    hidden = model.input_embeds_layer(tokens[:, None]) + model.position_embeds_layer(positions[:, None])
+    return model.lm_head(run_blocks(model, hidden, attend, module_linear)[:, 0])
 
 
 class CompiledCausal:
@@ -128,9 +127,9 @@ class CompiledCausal:
         return CompiledDecoding(keys, values, state.positions[filled], rows_now)
 
 
-def run_blocks(model: Any, embeds: Tensor) -> Tensor:
+def fine_blocks(model: Any, embeds: Tensor) -> Tensor:
     """All blocks of the fine stack: embeds [bucket, frame, hidden] -> what the heads are fed."""
-    return model._run_blocks(embeds, None, None, False, False)[0]
+    return run_blocks(model, embeds, attend_everywhere, module_linear)
 
 
 class CompiledFine:
@@ -138,7 +137,7 @@ class CompiledFine:
 
     def __init__(self, model: Any, backend: str = "inductor") -> None:
         self.model = model
-        self._blocks = PerShape(run_blocks, backend)
+        self._blocks = PerShape(fine_blocks, backend)
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
         extra = bucket_of(len(codes)) - len(codes)
