@@ -35,10 +35,12 @@ def test_compare_sets_every_row_beside_stock(run, tmp_path: Path) -> None:  # ty
         ("stock Transformers, fp32", 1),
         ("ours, onnxruntime int8, int8 cache", 1),
         ("ours, onnxruntime int8, int8 cache", 2),
+        ("ours, onnxruntime int4, int8 cache", 1),
+        ("ours, onnxruntime int4, int8 cache", 2),
     ]
     assert len({json.dumps(line["tokens"]) for line in kept["lines"]}) == 1
     assert all(min(line["times"].values()) > 0 and 100 < line["peak_mb"] < 5000 for line in kept["lines"])
-    assert len(re.findall(r"\d x \|", printed)) == 3 and "memory bandwidth, measured" in printed
+    assert len(re.findall(r"\d x \|", printed)) == 5 and "memory bandwidth, measured" in printed
     assert (tmp_path / "runs/benchmarks/nano.png").stat().st_size > 5000
 
 
@@ -53,6 +55,8 @@ def test_a_worker_runs_in_bf16(run, implementation: str) -> None:  # type: ignor
 def test_precision_compares_next_tokens(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "one.txt").write_text("Good morning.\n", encoding="utf-8")
     rows = [line.split(" | ") for line in run("precision.py", "--sentences", "one.txt").splitlines() if "%" in line]
-    assert [row[0].strip("| ") for row in rows] == ["int8"] * 3 + ["int8, int8 cache"] * 3 + ["int4"] * 3
+    assert [row[0].strip("| ") for row in rows] == [
+        name for name in ("int8", "int8, int8 cache", "int4", "int4, int8 cache") for _ in range(3)
+    ]
     assert all(0.5 < float(row[2].rstrip("%")) / 100 <= 1 and 0 <= float(row[3].strip(" |")) < 1 for row in rows)
     assert min(float(row[2].rstrip("%")) for row in rows[:3]) > 85  # int8 says nearly what fp32 says

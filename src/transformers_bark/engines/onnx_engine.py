@@ -31,11 +31,14 @@ logger = logging.getLogger(__name__)
 CACHE = Path(HF_HOME) / "transformers_bark" / "onnx"
 """Where graphs are kept unless another folder is named."""
 
-GRAPH_VERSION = 4
+GRAPH_VERSION = 5
 """Changes when the graphs do, so that old ones are not loaded."""
 
 GRAPHS = {"fp32": {"all": "fp32"}, "int8": {"all": "int8"}, "int4": {"prompt": "int8", "step": "int4"}}
 """The graphs of a causal model in each precision, and their weights: what reads many tokens at once, and what makes steps."""
+
+READS_PROMPTS = ("all", "prompt")
+"""Graphs that read prompts."""
 
 DRAFTED_WEIGHTS = 2**24
 """Of more weights than so many in fp32, whose steps wait for memory, a third graph in int8 proposes tokens."""
@@ -84,25 +87,26 @@ class OnnxCausal:
         n_weights = sum(part.numel() for part in model.layers.parameters())
         graphs = GRAPHS[precision] | ({"draft": "int8"} if precision == "fp32" and n_weights > DRAFTED_WEIGHTS else {})
 
-        def check(session: Any) -> tuple[float, float]:
-            self.sessions = {"all": session}
+        def check(name: str, session: Any) -> tuple[float, float]:
+            self.sessions = {name: session}
             return _compare_causal(self, TorchCausal(model))
 
         @cache_result  # the graphs of a precision share them
         def scales() -> list[dict[str, np.ndarray]] | None:
             return cache_scales(model) if cache_precision == "int8" else None
 
-        def build(weights: str) -> Any:
-            return causal_graph(model, weights, with_head, scales())
+        def build(name: str, weights: str) -> Any:
+            return causal_graph(model, weights, with_head, scales(), name in READS_PROMPTS)
 
         kind = f"causal with_head={with_head}"
-        builds = {name: Build(weights, cache_precision, partial(build, weights)) for name, weights in graphs.items()}
+        builds = {
+            name: Build(weights, cache_precision, partial(build, name, weights)) for name, weights in graphs.items()
+        }
         self.sessions, self.report = open_sessions(model, kind, (precision, cache_precision), cache, builds, check)
 
-    def _session(self, n_rows: int, n_tokens: int) -> Any:
-        """What is the fastest for so many rows of so many tokens."""
-        name = "step" if n_tokens == 1 and n_rows <= STEP_ROWS else "prompt"
-        return self.sessions.get(name) or self.sessions["all"]
+    def _graph(self, kind: str) -> str:
+        """The graph of a kind, or the one that does everything."""
+        return kind if kind in self.sessions else next(iter(self.sessions))
 
     def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, OnnxDecoding]:
         lengths, config = np.array([len(row) for row in embeds], np.int32), self.model.config
@@ -113,7 +117,7 @@ class OnnxCausal:
             place = slice(row, row + 1)
             state = OnnxDecoding([_value(part[place]) for part in memory], lengths[place])
             embedded = (prompt + positions[: len(prompt)]).detach().float().numpy()
-            logits.append(self._run(self._session(1, len(prompt)), state, embedded[None], span))
+            logits.append(self._run(self._graph("prompt"), state, embedded[None], span))
         return torch.cat(logits), OnnxDecoding([_value(part) for part in memory], lengths)
 
     def step(
@@ -129,7 +133,8 @@ class OnnxCausal:
             return self._read_ahead(later, int(tokens), foresight), later
         places = torch.from_numpy(state.lengths.astype(np.int64))
         embeds = self._embed(tokens, places)[:, None]
-        return self._run(self._session(len(tokens), 1), later, embeds, span), later
+        graph = self._graph("step" if len(tokens) <= STEP_ROWS else "prompt")
+        return self._run(graph, later, embeds, span), later
 
     def _read_ahead(self, state: OnnxDecoding, token: int, foresight: Foresight) -> Tensor:
         """Proposes tokens by the draft and reads them together with `token`: the logits after that; the others wait in `state`.
@@ -142,9 +147,8 @@ class OnnxCausal:
             """Logits after each of `tokens` from `start` on."""
             places = before + torch.arange(start, len(tokens))
             reading = replace(state, lengths=np.array([before + len(tokens)], np.int32))
-            return self._run(
-                self.sessions[name], reading, self._embed(torch.tensor(tokens[start:]), places)[None], span, every=True
-            )
+            embeds = self._embed(torch.tensor(tokens[start:]), places)[None]
+            return self._run(name, reading, embeds, span, every=True)
 
         for ahead in range(min(state.reach, foresight.n_steps)):
             proposed = foresight.choose(ahead, run("draft", ahead, foresight.span(ahead)))
@@ -174,22 +178,26 @@ class OnnxCausal:
             self.heads[span] = self.model.lm_head.weight[tokens_of(span)].detach().float().contiguous().numpy()
         return self.heads[span]
 
-    def _binding(self, session: Any, state: OnnxDecoding) -> Any:
-        """A binding in which the cache is written where it is read."""
-        if session in state.bindings:
-            return state.bindings[session]
-        binding = state.bindings[session] = session.io_binding()
+    def _binding(self, graph: str, state: OnnxDecoding, in_place: bool) -> Any:
+        """A binding in which the cache is written where it is read, or else returned."""
+        if (graph, in_place) in state.bindings:
+            return state.bindings[graph, in_place]
+        binding = state.bindings[graph, in_place] = self.sessions[graph].io_binding()
         binding.bind_output("out")  # the first of the outputs
         for number, value in enumerate(state.memory):
             name = f"{'kv'[number % 2]}{number // 2}"
             binding.bind_ortvalue_input(f"past_{name}", value)
-            binding.bind_ortvalue_output(f"present_{name}", value)
+            if in_place:
+                binding.bind_ortvalue_output(f"present_{name}", value)
+            else:
+                binding.bind_output(f"present_{name}")
         return binding
 
-    def _run(self, session: Any, state: OnnxDecoding, embeds: np.ndarray, span: Span, every: bool = False) -> Tensor:
+    def _run(self, graph: str, state: OnnxDecoding, embeds: np.ndarray, span: Span, every: bool = False) -> Tensor:
         """Embeddings [row, token, hidden] -> logits after the last of each row, or after `every` one of a row."""
         n_rows, n_tokens = embeds.shape[:2]
-        binding = self._binding(session, state)
+        is_apart = self.dtype == np.int8 and graph in READS_PROMPTS and n_tokens == state.lengths.max()
+        binding = self._binding(graph, state, not is_apart)
         rows, places = np.arange(n_rows), np.full(n_rows, n_tokens - 1)
         if every:
             rows, places = np.zeros(n_tokens, np.int64), np.arange(n_tokens)
@@ -204,8 +212,12 @@ class OnnxCausal:
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         binding.bind_output("out")  # anew, as its width follows the span
-        session.run_with_iobinding(binding)
-        out = torch.from_numpy(binding.get_outputs()[0].numpy().copy())  # the next step writes there
+        self.sessions[graph].run_with_iobinding(binding)
+        made, *presents = binding.get_outputs()
+        out = torch.from_numpy(made.numpy().copy())  # the next step writes there
+        if is_apart:  # a prompt for an int8 cache, which the graph has rounded
+            for memory, present in zip(state.memory, presents, strict=True):
+                memory.numpy()[:, :, :n_tokens] = present.numpy()
         return out[:, tokens_of(span)] if self.with_head else out
 
 
@@ -226,7 +238,7 @@ def cache_scales(model: Any) -> list[dict[str, np.ndarray]]:
 
 
 class OnnxFine:
-    """`FineEngine` in ONNX Runtime, which reads many tokens at once; embeddings and heads stay in PyTorch."""
+    """`FineEngine` in ONNX Runtime, which reads many tokens at once."""
 
     def __init__(self, model: Any, precision: str, cache: Path = CACHE) -> None:
         from .onnx_graph import fine_graph
@@ -234,7 +246,7 @@ class OnnxFine:
         self.model = model
         self.session: Any = None
 
-        def check(session: Any) -> tuple[float, float]:
+        def check(name: str, session: Any) -> tuple[float, float]:
             self.session = session
             return _compare_fine(self, TorchFine(model))
 
@@ -245,14 +257,23 @@ class OnnxFine:
         self.session = sessions["all"]
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
-        head, start = self.model.lm_heads[codebook - self.model.config.n_codes_given], np.array([first], np.int64)
+        model = self.model
+        head = _float(model.lm_heads[codebook - model.config.n_codes_given].weight)
+        positions = _float(model.position_embeds_layer.weight)[: codes.shape[1]]
 
         def run(row: Tensor) -> Tensor:
-            embeds = np.ascontiguousarray(self.model.embed(codebook, row[None]).float().detach().numpy())
-            return head(torch.from_numpy(self.session.run(["out"], {"embeds": embeds, "first": start})[0]))
+            tables = model.input_embeds_layers[: codebook + 1]
+            embeds = sum((_rows(table, row[:, index]) for index, table in enumerate(tables)), positions)
+            inputs = {"embeds": embeds[None], "first": np.array([first], np.int64), "head": head}
+            return torch.from_numpy(self.session.run(["out"], inputs)[0])
 
         # a window alone keeps every core busy, and its activations stay near them
-        return torch.cat([run(row) for row in codes])
+        return torch.stack([run(row) for row in codes])
+
+
+def _float(weight: Tensor) -> np.ndarray:
+    """Weights in fp32, which NumPy has."""
+    return weight.detach().float().numpy()
 
 
 def _rows(table: nn.Embedding, places: Tensor) -> np.ndarray:
@@ -297,14 +318,14 @@ def open_sessions(
     precisions: Sequence[str],
     cache: Path,
     builds: Mapping[str, Build],
-    check: Callable[[Any], tuple[float, float]],
+    check: Callable[[str, Any], tuple[float, float]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sessions of a model's graphs and how near they are to PyTorch; built and compared where the cache has none.
 
     Args:
         precisions: of the weights, and of the keys and values if there are any.
         builds: of each graph; that of a draft has no part in the report, as what is said does not depend on it.
-        check: gives the largest difference of a session's logits from PyTorch's, and that of all relative to the logits.
+        check: gives the largest difference of a graph's logits from PyTorch's, and that of all relative to the logits.
 
     Raises:
         ImportError: `onnx` or `onnxruntime` is not installed.
@@ -328,7 +349,7 @@ def open_sessions(
         sessions, differences = {}, {}
         for name, build in builds.items():
             sessions[name] = _save(build.make, draft / f"{name}.onnx")
-            differences[name] = _checked(check(sessions[name]), build.bound, title)
+            differences[name] = _checked(check(name, sessions[name]), build.bound, title)
         differences.pop("draft", None)
         largest, relative = map(max, zip(*differences.values(), strict=True))
         logger.info("%s: largest logit difference from PyTorch %.3g, relative %.3g", title, largest, relative)
@@ -385,7 +406,8 @@ def _session(path: Path) -> Any:
     _share_threads()
     options = onnxruntime.SessionOptions()
     options.use_per_session_threads = False
-    options.enable_cpu_mem_arena = False  # it keeps what the longest prompt took, for nothing gained in time
+    # both hold what the longest prompt took, for nothing gained in time
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -125,8 +125,51 @@ def _block(graph: GraphBuilder, value: str, block: Any, name: str, attend: Any, 
     return graph.node("Add", [middle, outer], f"{name}.r2")
 
 
+def _attention(projected: str, past: list[str], outputs: list[str], heads: int, scales: list[str]) -> onnx.NodeProto:
+    """Attention over a cache, which is int8 where it has scales: attended, keys and values."""
+    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": heads, "do_rotary": 0}
+    if scales:
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+    # places 7 to 11 are of rotary embeddings and biases
+    inputs = [projected, "", "", *past, "cached", "total", *([""] * 5 + scales if scales else [])]
+    return helper.make_node("GroupQueryAttention", inputs, outputs, f"{outputs[0]}.node", domain=_CONTRIB, **attributes)
+
+
+def _cached_attention(
+    graph: GraphBuilder, projected: str, name: str, index: int, heads: int, scales: list[str], reads_prompts: bool
+) -> str:
+    """What a layer attends to, and its cache; a prompt for an int8 cache is attended to in fp32 and then rounded."""
+    outputs = [f"{name}.attended", f"present_k{index}", f"present_v{index}"]
+    past = [f"past_k{index}", f"past_v{index}"]
+    if not scales or not reads_prompts:
+        graph.nodes.append(_attention(projected, past, outputs, heads, scales))
+        return outputs[0]
+    step, exact, whole = ([f"{output}.{way}" for output in outputs] for way in ("step", "exact", "whole"))
+    prompt = [_attention(projected, ["", ""], exact, heads, [])]
+    for part, scale, rounded in zip(exact[1:], scales, whole[1:], strict=True):
+        # rounds and saturates as the operator does with what it appends
+        prompt.append(helper.make_node("Div", [part, scale], [f"{part}.scaled"]))
+        prompt.append(helper.make_node("QuantizeLinear", [f"{part}.scaled", "one", "zero"], [rounded]))
+
+    def branch(nodes: list[onnx.NodeProto], values: list[str]) -> onnx.GraphProto:
+        kinds = [TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT8]
+        made = [helper.make_tensor_value_info(*pair, None) for pair in zip(values, kinds, strict=True)]
+        return helper.make_graph(nodes, f"{values[0]}.branch", [], made)
+
+    branches = {
+        "then_branch": branch(prompt, [exact[0], *whole[1:]]),
+        "else_branch": branch([_attention(projected, past, step, heads, scales)], step),
+    }
+    graph.nodes.append(helper.make_node("If", ["is_prompt"], outputs, f"{name}.if", **branches))
+    return outputs[0]
+
+
 def causal_graph(
-    model: Any, precision: str, with_head: bool, scales: list[dict[str, np.ndarray]] | None = None
+    model: Any,
+    precision: str,
+    with_head: bool,
+    scales: list[dict[str, np.ndarray]] | None = None,
+    reads_prompts: bool = True,
 ) -> onnx.ModelProto:
     """A causal stack: prompts or single tokens on top of a cache.
 
@@ -136,6 +179,8 @@ def causal_graph(
     logits. Without the head an input `head` [token, H] says of which tokens.
 
     With `scales`, "k" and "v" of each layer, [1, head, 1, head_dim], the cache is int8 and stands for its numbers times the scale.
+    A prompt, before which nothing is cached, is then read in fp32, in half the time: `present_k0` and so on are its own keys and
+    values in int8, which the caller puts into the memory. `reads_prompts` says that the graph can do this.
     """
     config, graph = model.config, GraphBuilder(precision)
     heads, size = config.num_heads, config.hidden_size // config.num_heads
@@ -147,9 +192,12 @@ def causal_graph(
         graph.add_input("head", ["S", config.hidden_size])
     graph.add_output("out", ["N", config.output_vocab_size if with_head else "S"])
     kind = TensorProto.FLOAT if scales is None else TensorProto.INT8
-    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": heads, "do_rotary": 0}
-    if scales is not None:
-        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+    if scales is not None and reads_prompts:
+        sizes = graph.node("Shape", ["embeds"], "length", start=1, end=2)
+        length = graph.node("Cast", [sizes], "length.int32", to=TensorProto.INT32)
+        graph.node("Equal", [length, "total"], "is_prompt")
+        graph.weight("one", np.array(1, np.float32))
+        graph.weight("zero", np.array(0, np.int8))
 
     def asked(value: str, name: str) -> str:
         return graph.node("GatherND", [value, "asked"], name)
@@ -158,16 +206,12 @@ def causal_graph(
         is_last = index == len(model.layers) - 1
         for part in "kv":
             graph.add_input(f"past_{part}{index}", ["B", heads, "R", size], kind)
-            graph.add_output(f"present_{part}{index}", ["B", heads, "R", size], kind)
+            graph.add_output(f"present_{part}{index}", ["B", heads, "P", size], kind)
 
         def attend(projected: str, name: str, index: int = index, is_last: bool = is_last) -> str:
-            inputs = [projected, "", "", f"past_k{index}", f"past_v{index}", "cached", "total"]
-            if scales is not None:  # places 7 to 11 are of rotary embeddings and biases
-                inputs += [""] * 5 + [graph.weight(f"{name}.scale_{part}", scales[index][part]) for part in "kv"]
-            outputs = [f"{name}.attended", f"present_k{index}", f"present_v{index}"]
-            attention = ("GroupQueryAttention", inputs, outputs, f"{name}.attention")
-            graph.nodes.append(helper.make_node(*attention, domain=_CONTRIB, **attributes))
-            return asked(outputs[0], f"{name}.asked") if is_last else outputs[0]
+            own = [graph.weight(f"{name}.scale_{part}", scales[index][part]) for part in "kv"] if scales else []
+            attended = _cached_attention(graph, projected, name, index, heads, own, reads_prompts)
+            return asked(attended, f"{name}.asked") if is_last else attended
 
         value = _block(graph, value, block, f"l{index}", attend, asked if is_last else None)
     out = graph.norm(value, model.layernorm_final, "final")
@@ -179,11 +223,15 @@ def causal_graph(
 
 
 def fine_graph(model: Any, precision: str) -> onnx.ModelProto:
-    """The fine stack: `embeds` [B, L, H] with positions and `first` int64 [1] -> `out` [B, L - first, H], what the heads are fed."""
+    """The fine stack.
+
+    Inputs: `embeds` [1, L, H] with positions, `first` int64 [1] and a `head` [code, H]. Output: `out`, logits [L - first, code].
+    """
     config, graph = model.config, GraphBuilder(precision)
-    value = graph.add_input("embeds", ["B", "L", config.hidden_size])
+    value = graph.add_input("embeds", [1, "L", config.hidden_size])
     first = graph.add_input("first", [1], TensorProto.INT64)
-    graph.add_output("out", ["B", "F", config.hidden_size])
+    graph.add_input("head", ["S", config.hidden_size])
+    graph.add_output("out", ["F", "S"])
 
     def asked(value: str, name: str) -> str:
         """value[:, first:]"""
@@ -201,5 +249,7 @@ def fine_graph(model: Any, precision: str) -> onnx.ModelProto:
             return graph.node("MultiHeadAttention", parts, f"{name}.attended", _CONTRIB, num_heads=config.num_heads)
 
         value = _block(graph, value, block, f"l{index}", attend, asked if last else None)
-    graph.node("Identity", [graph.norm(value, model.layernorm_final, "final")], "out")
+    row = graph.weight("row", np.array([0]))
+    value = graph.node("Squeeze", [graph.norm(value, model.layernorm_final, "final"), row], "final.row")
+    graph.node("Gemm", [value, "head"], "out", transB=1)
     return graph.model(type(model).__name__)
