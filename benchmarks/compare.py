@@ -1,6 +1,6 @@
 """Stock Transformers and this package, side by side: the same weights, the same number of tokens, one run.
 
-    python benchmarks/compare.py [--size small|large|nano] [--lengths 2,10] [--batches 1,16] [--device cpu|cuda] [--peer-python PYTHON]
+    python benchmarks/compare.py [--size small|large|nano] [--lengths 2,5,10] [--batches 1,4,16] [--device cpu|cuda]
 
 Every implementation runs in a process of its own, so that its peak memory is its own. It is given random tokens of the asked
 length at each stage; no sampled end makes one of them say less. The machine drifts, so figures of different runs do not
@@ -37,6 +37,12 @@ ROWS = {
             "cache_precision": "int8",
         },
         "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
+        "ours, onnxruntime int4, int8 cache": {
+            "implementation": "ours",
+            "engine": "onnxruntime",
+            "precision": "int4",
+            "cache_precision": "int8",
+        },
     },
     "cuda": {
         "stock Transformers, bf16": {"implementation": "stock", "precision": "bf16"},
@@ -45,6 +51,8 @@ ROWS = {
     },
 }
 """What is compared on each kind of device; stock comes first."""
+BATCHED_SECONDS = 5.0
+"""A batch is of sentences, not of whole texts: longer ones would take an hour and show nothing more."""
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.625}
 """Bytes of a weight, the scales of 4-bit blocks included."""
 
@@ -70,13 +78,16 @@ def make_checkpoint(size: str, folder: Path) -> Path:
     return folder
 
 
-def measure(job: dict[str, Any], python: str, home: Path) -> dict[str, Any]:
-    """What a worker prints; graphs are built before, by a process of their own, and kept in `home`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"]), "HF_HOME": str(home)}
-    if job.get("engine") == "onnxruntime":
-        export = ["export", "--model", job["folder"], "--precision", job["precision"]]
-        export += ["--cache-precision", job.get("cache_precision", "fp32")]
-        subprocess.run([python, "-m", "transformers_bark", *export], check=True, env=environment, stdout=sys.stderr)
+def build_graphs(job: dict[str, Any], environment: dict[str, str]) -> None:
+    """Builds the graphs of a row ahead, in a process of their own, so that their making is neither timed nor weighed."""
+    export = ["export", "--model", job["folder"], "--precision", job["precision"]]
+    export += ["--cache-precision", job.get("cache_precision", "fp32")]
+    command = [sys.executable, "-m", "transformers_bark", *export]
+    subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
+
+
+def measure(job: dict[str, Any], python: str, environment: dict[str, str]) -> dict[str, Any]:
+    """What a worker prints."""
     command = [python, str(HERE / "worker.py"), json.dumps(job)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
@@ -129,20 +140,27 @@ class Line:
 
 
 def run(options: argparse.Namespace, folder: Path, home: Path) -> list[Line]:
-    """Every implementation on every case; stock alone says one sentence at a time."""
+    """Every implementation on every case; stock alone says one sentence at a time.
+
+    Single sentences and batches have processes of their own: memory is then that of either.
+    """
     lines = []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HOME": str(home)}
+    single = [(1, seconds) for seconds in options.lengths]
+    short = [seconds for seconds in options.lengths if seconds <= BATCHED_SECONDS] or [min(options.lengths)]
+    batched = [(batch, seconds) for seconds in short for batch in options.batches if batch > 1]
     for name, row in ROWS[options.device].items():
         if options.only and not any(word in name for word in options.only.split(",")):
             continue
-        single = [(1, seconds) for seconds in options.lengths]
-        batched = [(batch, min(options.lengths)) for batch in options.batches if batch > 1]
         stock = row["implementation"] == "stock"
         job = {**row, "folder": str(folder), "threads": options.threads, "device": options.device}
-        job["cases"] = single + ([] if stock else batched)
         print(f"{name} …", file=sys.stderr, flush=True)
-        done = measure(job, options.peer_python if stock else sys.executable, home)
-        for case in done["results"]:
-            lines.append(Line(name, peak_mb=done["peak_mb"], **case))
+        if row.get("engine") == "onnxruntime":
+            build_graphs(job, environment)
+        for cases in filter(None, [single, [] if stock else batched]):
+            python = options.peer_python if stock else sys.executable
+            done = measure({**job, "cases": cases}, python, environment)
+            lines += [Line(name, peak_mb=done["peak_mb"], **case) for case in done["results"]]
     return lines
 
 
@@ -165,7 +183,7 @@ def table(lines: list[Line]) -> str:
                 f"{line.times['fine']:.2f}",
                 f"{line.times['codec']:.2f}",
                 f"{1 / line.speed:.2f}",
-                f"{line.peak_mb:.0f}",
+                f"{line.peak_mb:.0f}" + (f" ({line.peak_mb / base.peak_mb:.2f} x)" if base else ""),
             ),
             f"{line.speed / base.speed:.1f} x" if base else "",
         ]

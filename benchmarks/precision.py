@@ -23,7 +23,12 @@ from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, modeling_base
 from transformers_bark.generation import fine, sampling
 
 SENTENCES = Path(__file__).parents[1] / "recipes" / "nano" / "eval_sentences.txt"
-ROWS = {"int8": ("int8", "fp32"), "int8, int8 cache": ("int8", "int8"), "int4": ("int4", "fp32")}
+ROWS = {
+    "int8": ("int8", "fp32"),
+    "int8, int8 cache": ("int8", "int8"),
+    "int4": ("int4", "fp32"),
+    "int4, int8 cache": ("int4", "int8"),
+}
 """Precision of the weights, and of the keys and values."""
 
 
