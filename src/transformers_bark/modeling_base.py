@@ -84,8 +84,8 @@ class BarkPreTrainedModel(PreTrainedModel):
             precision: of the weights: "fp32" (the default), "int8" or "int4" in "onnxruntime"; "fp32" or "bf16" in the others, by
                 default the model's own, else a copy of the transformers' weights.
             cache_dir: where graphs are kept; by default under `HF_HOME`.
-            cache_precision: of keys and values in "onnxruntime": "fp32" (the default) or "int8", a quarter of the memory, and faster
-                steps where many rows are decoded together.
+            cache_precision: of keys and values in "onnxruntime": "fp32" (the default) or "int8", a quarter of the memory and faster
+                steps.
 
         Raises:
             ValueError: an unknown name, a precision that the engine does not have, or another choice for a model that was loaded

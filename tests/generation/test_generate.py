@@ -9,6 +9,7 @@ import torch
 
 from tests.tiny import tiny_model, tiny_voice
 from transformers_bark import BarkGenerateOutput, BarkModel, StageProgress, VoicePreset
+from transformers_bark.generation import semantic
 
 LENGTHS = (3, 9, 14)
 
@@ -54,6 +55,17 @@ def test_audio_holds_no_padding_tail(model: BarkModel) -> None:
     audio, lengths = model.generate(**batch(), seed=3, do_sample=True, min_eos_p=0.02, return_output_lengths=True)
     assert lengths == output.audio_lengths.tolist()
     assert torch.equal(audio, output.audio)
+
+
+def test_ends_that_are_seen_late_change_nothing(model: BarkModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the ends of rows are looked for now and then only."""
+    options = {"seed": 3, "do_sample": True, "min_eos_p": 0.02}
+    at_once = speak(model, batch(), **options).semantic_tokens
+    assert len({len(row) for row in at_once}) > 1
+    for steps in (3, 1000):
+        monkeypatch.setitem(semantic.UNSEEN_STEPS, "cpu", steps)
+        late = speak(model, batch(), **options).semantic_tokens
+        assert all(torch.equal(a, b) for a, b in zip(at_once, late, strict=True))
 
 
 def test_one_seed_serves_every_row(model: BarkModel) -> None:

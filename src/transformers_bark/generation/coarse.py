@@ -138,26 +138,28 @@ def _windows(
     logits, state = engine.prefill(prompts, max(counts), turns.span(0))
     active = list(range(len(rows)))
     owners = [row.index for row in rows]
-    made: list[list[int]] = [[] for _ in rows]
-    for turn in range(max(counts)):
-        going = [place for place, index in enumerate(active) if counts[index] > turn]
-        if turn:
-            state = engine.keep_rows(state, going)
-            active = [active[place] for place in going]
-            owners = [rows[index].index for index in active]
-            last = torch.tensor([made[index][-1] for index in active], device=logits.device)
-            foresight = turns.foresee(turn, counts[active[0]], owners) if len(active) == 1 else None
-            logits, state = engine.step(state, last, turns.span(turn), foresight)
-        chosen = turns.choose(turn, owners, logits)
-        for index, token in zip(active, chosen.tolist(), strict=True):
+    made: list[list[Tensor]] = [[] for _ in rows]  # they stay on the device: to look at them is to wait for it
+    chosen = turns.choose(0, owners, logits)
+    for turn in range(1, max(counts) + 1):
+        for index, token in zip(active, chosen, strict=True):
             made[index].append(token)
         advance(1)
-        if (turn + 1) % options.sliding_window_len == 0 or turn + 1 == max(counts):
+        if turn % options.sliding_window_len == 0 or turn == max(counts):
             for row, tokens in zip(rows, made, strict=True):
                 new = tokens[row.n_done - before :]
-                row.coarse = torch.cat([row.coarse, row.coarse.new_tensor(new)])
+                row.coarse = torch.cat([row.coarse, *(token[None] for token in new)])
                 row.n_done += len(new)
             yield
+        if turn == max(counts):
+            return
+        going = [place for place, index in enumerate(active) if counts[index] > turn]
+        if len(going) < len(active):
+            state, chosen = engine.keep_rows(state, going), chosen[going]
+            active = [active[place] for place in going]
+            owners = [rows[index].index for index in active]
+        foresight = turns.foresee(turn, counts[active[0]], owners) if len(active) == 1 else None
+        logits, state = engine.step(state, chosen, turns.span(turn), foresight)
+        chosen = turns.choose(turn, owners, logits)
 
 
 def count_tokens(semantic: Sequence[Tensor], semantic_config: Any, coarse_config: Any) -> int:

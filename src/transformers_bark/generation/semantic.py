@@ -14,6 +14,9 @@ from .options import SemanticOptions
 from .progress import Advance, ignore
 from .sampling import Draws, probabilities
 
+UNSEEN_STEPS = {"cuda": 8}
+"""Steps after which it is looked which rows have ended. To look is to wait for a GPU; until then they go on for nothing."""
+
 TOKENIZER_PAD_ID = 0
 """Id that Bark's tokenizers pad with: where there is no mask, its run at the end of a row is padding."""
 
@@ -83,27 +86,39 @@ def generate_semantic(
     logits, state = engine.prefill(list(prompt), limit)
     rows = list(range(len(prompt)))
     tokens: list[list[int]] = [[] for _ in rows]
+    unseen: list[tuple[Tensor, Tensor]] = []
 
     def foresee(n_steps: int) -> Foresight:
         def choose(ahead: int, logits: Tensor) -> int | None:
-            (token,), (ends,) = _next_tokens(logits, rows, config, options, draws, ahead)
-            return None if ends else token
+            token, ends = _next_tokens(logits, rows, config, options, draws, ahead)
+            return None if ends else int(token)
 
         return Foresight(n_steps, lambda ahead: None, choose)
 
     for turn in range(limit):
-        chosen, ended = _next_tokens(logits, rows, config, options, draws)
-        going = [index for index in range(len(rows)) if not ended[index]]
-        for index in going:
-            tokens[rows[index]].append(chosen[index])
+        unseen.append(_next_tokens(logits, rows, config, options, draws))
+        last = unseen[-1][0]
         advance(1)
-        if not going or turn == limit - 1:
-            break
-        rows = [rows[index] for index in going]
-        state = engine.keep_rows(state, going)
-        last = torch.tensor([tokens[row][-1] for row in rows], device=logits.device)
+        if len(unseen) == UNSEEN_STEPS.get(last.device.type, 1) or turn == limit - 1:
+            going = _take(unseen, rows, tokens)
+            unseen = []
+            if not going or turn == limit - 1:
+                break
+            if len(going) < len(rows):
+                rows, last = [rows[place] for place in going], last[going]
+                state = engine.keep_rows(state, going)
+        last = last.clamp_max(config.semantic_vocab_size - 1)  # a row that has ended may be fed its end
         logits, state = engine.step(state, last, foresight=foresee(limit - turn - 2) if len(rows) == 1 else None)
     return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
+
+
+def _take(unseen: Sequence[tuple[Tensor, Tensor]], rows: Sequence[int], tokens: list[list[int]]) -> list[int]:
+    """Gives each row what was chosen up to its end, [row] and whether it has ended [row] a step; the places that go on."""
+    chosen, ended = (torch.stack(part, dim=1).tolist() for part in zip(*unseen, strict=True))
+    counts = [row.index(True) if True in row else len(unseen) for row in ended]
+    for place, row in enumerate(rows):
+        tokens[row] += chosen[place][: counts[place]]
+    return [place for place, count in enumerate(counts) if count == len(unseen)]
 
 
 def attention_mask_on(attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
@@ -137,8 +152,8 @@ def _limit(model: Any, config: Any, options: SemanticOptions) -> int:
 
 def _next_tokens(
     logits: Tensor, rows: Sequence[int], config: Any, options: SemanticOptions, draws: Draws, ahead: int | None = None
-) -> tuple[list[int], list[bool]]:
-    """One token a row, and whether the row has ended: by its end token, or because the end is probable enough.
+) -> tuple[Tensor, Tensor]:
+    """One token a row, int64 [row], and whether the row has ended: by its end token, or because the end is probable enough.
 
     With `ahead`, what would be chosen after so many other tokens.
     """
@@ -152,4 +167,4 @@ def _next_tokens(
     ended = chosen == size
     if options.allow_early_stop and options.min_eos_p is not None:
         ended = ended | (probs[:, -1] >= options.min_eos_p)
-    return chosen.tolist(), ended.tolist()
+    return chosen, ended
