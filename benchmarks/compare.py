@@ -24,26 +24,17 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
+ONNX = {"implementation": "ours", "engine": "onnxruntime"}
 ROWS = {
     "cpu": {
         "stock Transformers, fp32": {"implementation": "stock"},
         "ours, torch fp32": {"implementation": "ours", "engine": "torch"},
         "ours, compiled fp32": {"implementation": "ours", "engine": "compiled", "asked": True},
-        "ours, onnxruntime fp32": {"implementation": "ours", "engine": "onnxruntime", "precision": "fp32"},
-        "ours, onnxruntime int8": {"implementation": "ours", "engine": "onnxruntime", "precision": "int8"},
-        "ours, onnxruntime int8, int8 cache": {
-            "implementation": "ours",
-            "engine": "onnxruntime",
-            "precision": "int8",
-            "cache_precision": "int8",
-        },
-        "ours, onnxruntime int4": {"implementation": "ours", "engine": "onnxruntime", "precision": "int4"},
-        "ours, onnxruntime int4, int8 cache": {
-            "implementation": "ours",
-            "engine": "onnxruntime",
-            "precision": "int4",
-            "cache_precision": "int8",
-        },
+        "ours, onnxruntime fp32": {**ONNX, "precision": "fp32"},
+        "ours, onnxruntime int8": {**ONNX, "precision": "int8"},
+        "ours, onnxruntime int8, int8 cache": {**ONNX, "precision": "int8", "cache_precision": "int8"},
+        "ours, onnxruntime int4": {**ONNX, "precision": "int4"},
+        "ours, onnxruntime int4, int8 cache": {**ONNX, "precision": "int4", "cache_precision": "int8"},
     },
     "cuda": {
         "stock Transformers, bf16": {"implementation": "stock", "precision": "bf16"},

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..generation.engine import Span, tokens_of
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """A layer's index, query, key and value [batch, head, length, head_dim] -> what is attended, of the query's shape."""
 
@@ -28,24 +30,22 @@ def is_plain(model: Any) -> bool:
     )
 
 
-def fast_linear(value: Tensor, module: nn.Linear, outputs: slice = slice(None)) -> Tensor:
-    """`module(value)`, or some outputs of it. Without gradients."""
-    weight, bias = module.weight, module.bias
-    if _ONEDNN is None or type(module) is not nn.Linear or type(weight) is not nn.Parameter:  # adapters, quantized
-        return module(value)[..., outputs]
-    if value.device.type != "cpu" or not value.dtype == weight.dtype == torch.float32:
-        return nn.functional.linear(value, weight[outputs], None if bias is None else bias[outputs])
-    return _ONEDNN(value, weight[outputs], None if bias is None else bias[outputs], "none", [], "")
+def fast_linear(value: Tensor, module: nn.Linear, span: Span = None) -> Tensor:
+    """`module(value)`, or a span of its outputs. Without gradients."""
+    weight: Tensor = module.weight
+    bias: Tensor | None = module.bias
+    if type(module) is not nn.Linear or type(weight) is not nn.Parameter:  # adapters, quantized
+        return module(value)[..., tokens_of(span)]
+    if span is not None:
+        weight, bias = weight[tokens_of(span)], None if bias is None else bias[tokens_of(span)]
+    if _ONEDNN is None or value.device.type != "cpu" or not value.dtype == weight.dtype == torch.float32:
+        return nn.functional.linear(value, weight, bias)
+    return _ONEDNN(value, weight, bias, "none", [], "")
 
 
 def module_linear(value: Tensor, module: nn.Linear) -> Tensor:
     """`module(value)`, which can be compiled."""
     return module(value)
-
-
-def attend_everywhere(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention that looks both ways."""
-    return nn.functional.scaled_dot_product_attention(query, key, value)
 
 
 def run_blocks(model: Any, hidden: Tensor, attend: Attend, linear: Linear, first: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
 from ..generation.engine import Foresight, Span, tokens_of
-from .blocks import attend_everywhere, module_linear, run_blocks
+from .blocks import module_linear, run_blocks
 
 ROOM = 256
 """The cache's room is a multiple of this many positions."""
@@ -129,7 +129,7 @@ class CompiledCausal:
 
 def fine_blocks(model: Any, embeds: Tensor) -> Tensor:
     """All blocks of the fine stack: embeds [bucket, frame, hidden] -> what the heads are fed."""
-    return run_blocks(model, embeds, attend_everywhere, module_linear)
+    return model._run_blocks(embeds, None, None, False, False)[0]
 
 
 class CompiledFine:

@@ -116,7 +116,7 @@ class OnnxCausal:
         for row, prompt in enumerate(embeds):  # alone: what is near stays near, and nothing is padded
             place = slice(row, row + 1)
             state = OnnxDecoding([_value(part[place]) for part in memory], lengths[place])
-            embedded = (prompt + positions[: len(prompt)]).detach().float().numpy()
+            embedded = _float(prompt + positions[: len(prompt)])
             logits.append(self._run(self._graph("prompt"), state, embedded[None], span))
         return torch.cat(logits), OnnxDecoding([_value(part) for part in memory], lengths)
 
@@ -167,15 +167,13 @@ class OnnxCausal:
         return _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
-        if list(rows) == list(range(len(state.lengths))):
-            return state
         memory = [_value(value.numpy()[list(rows)]) for value in state.memory]
         return OnnxDecoding(memory, state.lengths[list(rows)])
 
     def _head(self, span: Span) -> np.ndarray:
         """The part of the head that is asked for, [token, hidden]."""
         if span not in self.heads:
-            self.heads[span] = self.model.lm_head.weight[tokens_of(span)].detach().float().contiguous().numpy()
+            self.heads[span] = np.ascontiguousarray(_float(self.model.lm_head.weight[tokens_of(span)]))
         return self.heads[span]
 
     def _binding(self, graph: str, state: OnnxDecoding, in_place: bool) -> Any:
@@ -271,16 +269,16 @@ class OnnxFine:
         return torch.stack([run(row) for row in codes])
 
 
-def _float(weight: Tensor) -> np.ndarray:
-    """Weights in fp32, which NumPy has."""
-    return weight.detach().float().numpy()
+def _float(tensor: Tensor) -> np.ndarray:
+    """In fp32, as NumPy has no bf16; a view where it is that already."""
+    return tensor.detach().float().numpy()
 
 
 def _rows(table: nn.Embedding, places: Tensor) -> np.ndarray:
     """Rows of an embedding, float32. By NumPy: PyTorch's threads would wait for a core on which one of ONNX Runtime's still spins."""
     if table.weight.dtype != torch.float32:
-        return table.weight[places].detach().float().numpy()
-    return table.weight.detach().numpy()[places.numpy()]
+        return _float(table.weight[places])
+    return _float(table.weight)[places.numpy()]
 
 
 def _value(array: np.ndarray) -> Any:

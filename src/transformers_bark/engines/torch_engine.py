@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..generation.cache import InPlaceCache
 from ..generation.engine import Foresight, Span, tokens_of
-from .blocks import attend_everywhere, fast_linear, is_plain, run_blocks
+from .blocks import fast_linear, is_plain, run_blocks
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,6 @@ class TorchCausal:
         return logits, replace(state, positions=state.positions + 1)
 
     def keep_rows(self, state: TorchDecoding, rows: Sequence[int]) -> TorchDecoding:
-        if list(rows) == list(range(len(state.positions))):
-            return state
         index = torch.as_tensor(rows, device=state.positions.device)
         state.cache.keep(index)
         real = None if state.real is None else state.real[index]
@@ -94,7 +92,7 @@ class TorchCausal:
 
         hidden = embeds + self.model.position_embeds_layer(position_ids)
         hidden = run_blocks(self.model, hidden, attend, fast_linear, length - 1)
-        return fast_linear(hidden[:, -1], self.model.lm_head, tokens_of(span))
+        return fast_linear(hidden[:, -1], self.model.lm_head, span)
 
 
 class TorchFine:
@@ -106,5 +104,9 @@ class TorchFine:
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
         if not is_plain(self.model):
             return self.model(codebook, codes, first_frame=first).logits
-        hidden = run_blocks(self.model, self.model.embed(codebook, codes), attend_everywhere, fast_linear, first)
+
+        def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+
+        hidden = run_blocks(self.model, self.model.embed(codebook, codes), attend, fast_linear, first)
         return fast_linear(hidden, self.model.lm_heads[codebook - self.model.config.n_codes_given])

@@ -131,26 +131,27 @@ def _windows(
     embed = model.get_input_embeddings()
     length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
     counts = [min(length, row.n_tokens - row.n_done) for row in rows]
+    n_turns = max(counts)
     engine: CausalEngine = model.engine
     before = rows[0].n_done
     turns = _Turns(before, vocab_size, codebook_size, config.n_coarse_codebooks, options, draws)
     prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
-    logits, state = engine.prefill(prompts, max(counts), turns.span(0))
+    logits, state = engine.prefill(prompts, n_turns, turns.span(0))
     active = list(range(len(rows)))
     owners = [row.index for row in rows]
     made: list[list[Tensor]] = [[] for _ in rows]  # they stay on the device: to look at them is to wait for it
     chosen = turns.choose(0, owners, logits)
-    for turn in range(1, max(counts) + 1):
+    for turn in range(1, n_turns + 1):
         for index, token in zip(active, chosen, strict=True):
             made[index].append(token)
         advance(1)
-        if turn % options.sliding_window_len == 0 or turn == max(counts):
+        if turn % options.sliding_window_len == 0 or turn == n_turns:
             for row, tokens in zip(rows, made, strict=True):
                 new = tokens[row.n_done - before :]
                 row.coarse = torch.cat([row.coarse, *(token[None] for token in new)])
                 row.n_done += len(new)
             yield
-        if turn == max(counts):
+        if turn == n_turns:
             return
         going = [place for place, index in enumerate(active) if counts[index] > turn]
         if len(going) < len(active):

@@ -107,7 +107,8 @@ def generate_semantic(
             if len(going) < len(rows):
                 rows, last = [rows[place] for place in going], last[going]
                 state = engine.keep_rows(state, going)
-        last = last.clamp_max(config.semantic_vocab_size - 1)  # a row that has ended may be fed its end
+        else:
+            last = last.clamp_max(config.semantic_vocab_size - 1)  # a row that has ended would be fed its end
         logits, state = engine.step(state, last, foresight=foresee(limit - turn - 2) if len(rows) == 1 else None)
     return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
 
