@@ -47,10 +47,10 @@ setup(
     packages=find_packages("src"),
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
-        "accelerate>=1.0",
+        "accelerate>=1.1",
         "huggingface_hub>=1.3",
-        "numpy>=1.26",
-        "safetensors>=0.6",
+        "numpy>=1.26.4",
+        "safetensors>=0.6.1",
         "soundfile>=0.12",
         "tokenizers>=0.22",
         "torch>=2.6",

@@ -40,6 +40,7 @@ def padding(kind: str, length: int = 20) -> torch.Tensor | None:
     return None if kind == "none" else mask
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["none", "ones", "left", "right"])
 @pytest.mark.parametrize("part", ["semantic", "coarse_acoustics"])
@@ -54,6 +55,7 @@ def test_causal_logits_equal_stock(part: str, kind: str, attention: str) -> None
         assert torch.allclose(first[real], second[real], atol=1e-5)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["none", "ones", "left", "right"])
 def test_fine_logits_equal_stock(kind: str, attention: str) -> None:
@@ -77,6 +79,7 @@ def test_other_precisions_stay_near_stock(dtype: torch.dtype) -> None:
     assert error < (1e-5 if dtype == torch.float64 else 0.05)
 
 
+@pytest.mark.compat
 def test_stocks_state_dict_loads_with_its_masks() -> None:
     model = tiny_model()
     state = stock_twin(model).state_dict()
@@ -118,6 +121,7 @@ def test_fine_reads_no_codebook_beyond_the_one_it_predicts() -> None:
     assert torch.allclose(model(2, inputs_embeds=embeds).logits, model(2, codes()).logits, atol=1e-5)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["dynamic", "static", "default"])
 def test_any_cache_equals_none(attention: str, kind: str) -> None:
@@ -163,6 +167,7 @@ def test_a_step_compiles_as_one_graph() -> None:
     assert torch.allclose(torch.cat([first, *steps], dim=1), whole, atol=1e-5)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("part", ["semantic", "coarse_acoustics"])
 def test_transformers_own_generate_runs_the_causal_models(part: str) -> None:
     model = getattr(tiny_model(), part)
@@ -190,6 +195,7 @@ def test_causal_models_do_not_look_ahead_and_the_fine_model_does() -> None:
     )
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_attentions_and_hidden_states(attention: str) -> None:
     model = tiny_model()
@@ -217,6 +223,7 @@ def test_logits_where_they_are_wanted() -> None:
     assert not torch.allclose(shifted, whole)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("part", ["semantic", "fine_acoustics"])
 def test_gradient_checkpointing_gives_the_same_gradients(part: str) -> None:
     gradients = []
@@ -232,6 +239,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(part: str) -> None:
     assert gradients[0].abs().sum() > 0 and torch.allclose(*gradients, atol=1e-6)
 
 
+@pytest.mark.compat
 def test_fine_heads_are_tied_and_causal_heads_are_not(tmp_path: Path) -> None:
     model = tiny_model()
     heads, embeds = model.fine_acoustics.lm_heads, model.fine_acoustics.input_embeds_layers
@@ -279,6 +287,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> N
     assert torch.allclose(*after, atol=1e-5)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("part", ["semantic", "coarse_acoustics", "fine_acoustics"])
 def test_a_sub_model_loads_from_the_whole_ones_folder(checkpoint: Path, part: str) -> None:
     whole = getattr(BarkModel.from_pretrained(checkpoint), part)
@@ -287,6 +296,7 @@ def test_a_sub_model_loads_from_the_whole_ones_folder(checkpoint: Path, part: st
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
+@pytest.mark.compat
 def test_attention_is_chosen_when_a_model_is_loaded(checkpoint: Path) -> None:
     assert BarkModel.from_pretrained(checkpoint).semantic.config._attn_implementation == "sdpa"
     eager = BarkModel.from_pretrained(checkpoint, attn_implementation="eager")
@@ -294,6 +304,7 @@ def test_attention_is_chosen_when_a_model_is_loaded(checkpoint: Path) -> None:
     assert BarkModel._supports_flash_attn and not any("attn.bias" in name for name in eager.state_dict())
 
 
+@pytest.mark.compat
 def test_resizing_embeddings() -> None:
     model = tiny_model()
     before = model.semantic(ids()).logits
@@ -319,6 +330,7 @@ def test_state_dict_names_are_those_of_stock() -> None:
     assert set(BarkModel(BarkConfig(**config)).state_dict()) == theirs
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_loading_in_half_precision_and_on_a_device(checkpoint: Path, dtype: torch.dtype) -> None:
     model = BarkModel.from_pretrained(checkpoint, dtype=dtype, device_map="cpu")
@@ -338,6 +350,7 @@ def test_offload_runs_and_frees(checkpoint: Path) -> None:
     assert torch.equal(model.generate(text, seed=1), plain.generate(text, seed=1))
 
 
+@pytest.mark.compat
 def test_the_generation_config_is_always_typed(checkpoint: Path, tmp_path: Path) -> None:
     model = BarkModel.from_pretrained(checkpoint)
     assert isinstance(model.generation_config, BarkGenerationConfig)
@@ -365,6 +378,7 @@ def test_a_generation_config_without_room_is_refused_when_it_meets_the_model(che
         BarkModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
