@@ -52,7 +52,7 @@ setup(
         "numpy>=1.26.4",
         "safetensors>=0.6.1",
         "soundfile>=0.12",
-        "tokenizers>=0.22",
+        "tokenizers>=0.22.1",
         "torch>=2.6",
         "tqdm>=4.66",
         "transformers>=5.0,<6",
