@@ -436,7 +436,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         from accelerate import cpu_offload_with_hook
 
         if device is None:
-            accelerator = torch.accelerator.current_accelerator(check_available=True)
+            accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
             if accelerator is None:
                 raise RuntimeError("`enable_cpu_offload` needs an accelerator, and none was found")
             device = torch.device(accelerator.type, (accelerator_id if gpu_id is None else gpu_id) or 0)
