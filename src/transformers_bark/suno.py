@@ -190,7 +190,10 @@ def _load(small: Mapping[str, bool], gpu: Mapping[str, bool], force_reload: bool
         clean_models(stage)
         source = _source(small[stage])
         if source not in opened:
-            opened[source] = BarkModel.from_pretrained(source)
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # some releases of Transformers draw while they load; a seed is for speech
+                opened[source] = BarkModel.from_pretrained(source)
         device = "cpu" if stage == "codec" and _device(gpu[stage]) == "mps" else _device(gpu[stage])
         part = getattr(opened[source], _PARTS[stage]).eval()
         part.to("cpu" if _environment_flag("SUNO_OFFLOAD_CPU") else device)
