@@ -75,9 +75,11 @@ def pinned() -> str:
 
 def floors() -> list[str]:
     """Each `name>=version` of setup.py's `install_requires` as `name==version`, but for torch and numpy, which are shared."""
-    required = re.search(r"install_requires=\[(.+?)\]", (ROOT / "setup.py").read_text(encoding="utf-8"), re.DOTALL)
+    source = (ROOT / "setup.py").read_text(encoding="utf-8")
+    required = re.search(r"install_requires=\[(.+?)\]", source, re.DOTALL)
     assert required, "setup.py has no install_requires"
-    pairs = re.findall(r'"([\w-]+)>=([\d.]+)', required[1])
+    # Trainer imports `datasets` where it is installed
+    pairs = re.findall(r'"([\w-]+)>=([\d.]+)', required[1]) + re.findall(r'"(datasets)>=([\d.]+)', source)
     return [f"{name}=={version}" for name, version in pairs if name not in SHARED]
 
 
