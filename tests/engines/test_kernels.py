@@ -97,7 +97,7 @@ def test_a_product_that_is_gone_is_left_out() -> None:
         linear(torch.randn(3, 5), weight, None)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", sorted(kernels.WEIGHTS))
 @pytest.mark.parametrize("n_rows", [1, 2, 5, 70])
 def test_whole_numbers_are_multiplied_exactly_here(precision: str, n_rows: int) -> None:
     generator = np.random.default_rng(n_rows)
@@ -111,24 +111,24 @@ def test_whole_numbers_are_multiplied_exactly_here(precision: str, n_rows: int) 
 def test_the_last_way_serves_where_the_others_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_is_exact", lambda way: False)
     ways = kernels.exact_weights.__wrapped__
-    assert {precision: ways(precision) for precision in ("fp32", "int8", "int4")} == {
+    assert {precision: ways(precision) for precision in ("fp32", "int8", "int7", "int4")} == {
         "fp32": "fp32",
         "int8": "uint8",
+        "int7": "int7",
         "int4": "int4 by fp32",
     }
 
 
-@pytest.mark.parametrize("way", ["int8", "uint8", "int4", "int4 by fp32"])
-@torch.no_grad()
-def test_every_way_stays_near_where_it_is_exact(way: str) -> None:
-    precision = way[:4] if way.startswith("int") else "int8"
+@pytest.mark.parametrize(
+    ("way", "bound"), [("int8", 0.02), ("uint8", 0.02), ("int7", 0.03), ("int4", 0.15), ("int4 by fp32", 0.15)]
+)
+def test_every_way_stays_near_where_it_is_exact(way: str, bound: float) -> None:
     if way == "int8" and kernels.exact_weights("int8") != "int8":
         pytest.skip("products with int8 weights saturate on this processor")
     weight, value = np.random.default_rng(0).standard_normal((2, 64, 96)).astype(np.float32)
     made = open_session(product_graph(way, weight).SerializeToString()).run(None, {"value": value})[0]
     exact = value @ weight.T
-    error = np.linalg.norm(made - exact) / np.linalg.norm(exact)
-    assert 1e-4 < error < (0.02 if precision == "int8" else 0.15)
+    assert 1e-4 < np.linalg.norm(made - exact) / np.linalg.norm(exact) < bound
 
 
 def test_unlike_processors_share_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,12 @@ linear_fp32 = Fastest(_products())
 """The product of a linear module on a CPU, without gradients."""
 
 
-WEIGHTS = {"int8": ("int8", "uint8"), "int4": ("int4", "int4 by fp32")}
-"""How ONNX Runtime can multiply the weights of a precision, the fastest first; the last is right on every processor.
+WEIGHTS = {"int8": ("int8", "uint8"), "int7": ("int8", "int7"), "int4": ("int4", "int4 by fp32")}
+"""How ONNX Runtime can multiply weights of so many bits at least: the fastest first, the last is right on every processor.
 
 Without VNNI two products of activations to 255 and weights to 127 are added in 16 bits, where the sum saturates. Unsigned weights are
-widened first, which takes up to 1.4 times as long. Weights of four bits are multiplied with activations in int8 by block, or in fp32.
+widened first, which takes up to 1.4 times as long; with weights to 63 no sum saturates. Weights of four bits are multiplied with
+activations in int8 by block, or in fp32.
 """
 
 

@@ -23,7 +23,7 @@ from .torch_engine import TorchCausal
 
 logger = logging.getLogger(__name__)
 
-BOUNDS = {"fp32": 1e-4, "int8": 0.25, "int4": 0.6}
+BOUNDS = {"fp32": 1e-4, "int8": 0.25, "int7": 0.25, "int4": 0.6}
 """Most that a graph may differ from PyTorch: root mean square of the difference over that of the logits."""
 
 Difference = tuple[float, float]

@@ -17,7 +17,7 @@ from ..generation.engine import Foresight, Span, tokens_of
 from .onnx_build import Build, Difference, cache_scales, compare_causal, compare_fine, open_sessions
 from .torch_engine import TorchCausal, TorchFine
 
-GRAPHS = {"fp32": {"all": "fp32"}, "int8": {"all": "int8"}, "int4": {"prompt": "int8", "step": "int4"}}
+GRAPHS = {"fp32": {"all": "fp32"}, "int8": {"all": "int8"}, "int4": {"prompt": "int7", "step": "int4"}}
 """The graphs of a causal model in each precision, and their weights: what reads many tokens at once, and what makes steps."""
 
 READS_PROMPTS = ("all", "prompt")
@@ -212,9 +212,8 @@ class OnnxFine:
             return compare_fine(self, TorchFine(model))
 
         # a window is many tokens at once: arithmetic binds it, not the size of the weights
-        weights = "fp32" if precision == "fp32" else "int8"
-        builds = {"all": Build(weights, "fp32", partial(fine_graph, model))}
-        sessions, self.report = open_sessions(model, "fine", (weights,), cache, builds, check)
+        build = Build({"int4": "int7"}.get(precision, precision), "fp32", partial(fine_graph, model))
+        sessions, self.report = open_sessions(model, "fine", (build.weights_as,), cache, {"all": build}, check)
         self.session = sessions["all"]
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:

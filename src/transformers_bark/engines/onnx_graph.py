@@ -5,7 +5,8 @@ past and present are the same memory; the fine stack with `MultiHeadAttention`. 
 (docs/ContribOperators.md of its repository), as are the products with quantized weights:
 
 - int8: `DynamicQuantizeMatMul`, weights int8 with a scale per output, activations uint8 with a scale per call;
-- uint8: the same with 128 added to the weights, for processors on which products with int8 saturate (see `kernels`);
+- uint8: the same with 128 added to the weights, and int7: the same with weights to 63, for processors on which products with int8
+  saturate (see `kernels`);
 - int4: `MatMulNBits` with blocks of 32 weights, each with its scale, and activations int8 per block. For many tokens at once int8
   is twice as fast;
 - int4 by fp32: the same with activations as they are.
@@ -43,7 +44,7 @@ def four_bits(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class GraphBuilder:
-    """Collects nodes and weights, which are `fp32`, `int8`, `uint8`, `int4` or `int4 by fp32`; values are named by their node."""
+    """Collects nodes and weights, in one of the ways above; values are named by their node."""
 
     def __init__(self, weights_as: str) -> None:
         self.weights_as = weights_as
@@ -79,7 +80,7 @@ class GraphBuilder:
 
     def product(self, value: str, weight: np.ndarray, name: str) -> str:
         """value @ weight.T, with weight [output, input]."""
-        if self.weights_as in ("int8", "uint8"):
+        if self.weights_as in ("int8", "uint8", "int7"):
             self._int8(value, weight, name)
         elif self.weights_as.startswith("int4") and weight.shape[1] % _BLOCK == 0:
             self._int4(value, weight, name)
@@ -88,16 +89,13 @@ class GraphBuilder:
         return name
 
     def _int8(self, value: str, weight: np.ndarray, name: str) -> None:
-        scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
-        whole = np.rint(weight / scale[:, None])
-        names = [f"{name}.{part}" for part in (self.weights_as, "scale", "zero")]
-        if self.weights_as == "int8":
-            self.weight(names[0], whole.astype(np.int8).T)
-            names.pop()
-        else:
-            self.weight(names[0], (whole + 128).astype(np.uint8).T)
-            self.weight(names[2], np.full(len(weight), 128, np.uint8))
-        self.weight(names[1], scale.astype(np.float32))
+        largest = 63 if self.weights_as == "int7" else 127
+        scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / largest
+        whole = np.rint(weight / scale[:, None]).T
+        weights = {self.weights_as: whole.astype(np.int8), "scale": scale.astype(np.float32)}
+        if self.weights_as == "uint8":
+            weights |= {"uint8": (whole + 128).astype(np.uint8), "zero": np.full(len(weight), 128, np.uint8)}
+        names = [self.weight(f"{name}.{part}", array) for part, array in weights.items()]
         self.node("DynamicQuantizeMatMul", [value, *names], name, _CONTRIB)
 
     def _int4(self, value: str, weight: np.ndarray, name: str) -> None:
