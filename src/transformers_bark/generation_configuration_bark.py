@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sized
+from numbers import Number
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
@@ -10,11 +12,70 @@ from transformers import GenerationConfig, PreTrainedConfig
 from . import vocabulary
 from .configuration_bark import BarkConfig
 
+_TRANSFORMERS_TOP_K = 50
+"""What Transformers filled in where nobody had chosen one."""
 
-class _StageGenerationConfig(GenerationConfig):
+
+NEUTRAL: dict[str, Any] = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "early_stopping": False,
+    "length_penalty": 1,
+    "diversity_penalty": 0,
+    "penalty_alpha": 0,
+    "low_memory": False,
+    "guidance_scale": 1,
+    "encoder_repetition_penalty": 1,
+    "encoder_no_repeat_ngram_size": 0,
+    "is_assistant": False,
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "assistant_confidence_threshold": 0.4,
+    "assistant_lookbehind": 10,
+    "target_lookbehind": 10,
+    "max_length": 20,
+    "min_length": 0,
+    "token_healing": False,
+    "use_mtp": False,
+    "synced_gpus": False,
+    "disable_compile": False,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    # of options that act
+    "min_p": 0,
+    "typical_p": 1,
+    "epsilon_cutoff": 0,
+    "eta_cutoff": 0,
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": 0,
+    "top_p": 1,
+    "renormalize_logits": False,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "remove_invalid_values": False,
+    "use_cache": True,
+}
+"""Values that ask for nothing, as Transformers fills in configs with them."""
+
+
+def asks_for_nothing(name: str, value: Any) -> bool:
+    """Whether an option with this value changes nothing: None, empty, or the value that switches it off."""
+    if value is None or isinstance(value, Sized) and not isinstance(value, str) and not len(value):
+        return True
+    neutral = NEUTRAL.get(name)
+    if neutral is None or not isinstance(value, Number | str):
+        return False
+    return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral
+
+
+class _StageGenerationConfig(GenerationConfig, Mapping):
     """A stage's config: sampling fields of `GenerationConfig` plus the stage's own, given by `_own`.
 
-    None is the default of an own field, but for `temperature`, where it has a meaning.
+    It also reads as the mapping that Transformers has in its place. None is the default of an own field, but for `temperature`,
+    where it has a meaning.
     """
 
     model_type: ClassVar[str]
@@ -32,6 +93,20 @@ class _StageGenerationConfig(GenerationConfig):
         for name in self._positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.to_dict():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
 
 
 class BarkSemanticGenerationConfig(_StageGenerationConfig):
@@ -65,6 +140,7 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
     _own = {
         "eos_token_id": vocabulary.SEMANTIC_VOCAB_SIZE,
         "renormalize_logits": True,
+        "top_k": None,
         "max_new_tokens": vocabulary.MAX_SEMANTIC_TOKENS,
         "output_scores": False,
         "return_dict_in_generate": False,
@@ -119,6 +195,7 @@ class BarkCoarseGenerationConfig(_StageGenerationConfig):
     model_type = "coarse_acoustics"
     _own = {
         "renormalize_logits": True,
+        "top_k": None,
         "output_scores": False,
         "return_dict_in_generate": False,
         "output_hidden_states": False,
@@ -143,8 +220,10 @@ class BarkCoarseGenerationConfig(_StageGenerationConfig):
 
 
 class BarkFineGenerationConfig(_StageGenerationConfig):
-    """Sampling and windows of the fine stage. Of the sampling fields only `temperature` is read from a file: the Hub's
-    files carry `do_sample: false` and `top_k: 50` here, which the stage never obeyed.
+    """Sampling and windows of the fine stage.
+
+    The Hub's files carry `do_sample: false` beside a temperature, and `top_k: 50`, which the stage never obeyed: both are left
+    out. `do_sample=False` without a temperature is greedy.
 
     Args:
         temperature: None is greedy, a number samples at that temperature.
@@ -167,7 +246,13 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
     _positive = ("max_fine_history_length", "max_fine_input_length", "n_fine_codebooks")
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{name: kwargs[name] for name in self._own if name in kwargs})
+        greedy = kwargs.pop("do_sample", None) is False
+        if greedy and "temperature" not in kwargs:
+            kwargs["temperature"] = None
+        if kwargs.get("top_k") == _TRANSFORMERS_TOP_K:
+            del kwargs["top_k"]
+        said = {name: value for name, value in kwargs.items() if name in self._own or not asks_for_nothing(name, value)}
+        super().__init__(**{"top_k": None, **said})
         if self.max_fine_history_length > self.max_fine_input_length:
             raise ValueError(
                 "`max_fine_history_length` must not exceed `max_fine_input_length`, got "
@@ -176,6 +261,13 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to check: a temperature without `do_sample` is meant."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields. A `do_sample=False` that was set is written as the temperature that says it."""
+        output = super().to_dict()
+        if output.get("do_sample") is False:
+            output.update(do_sample=None, temperature=None)
+        return output
 
 
 class BarkGenerationConfig(GenerationConfig):
@@ -219,6 +311,9 @@ class BarkGenerationConfig(GenerationConfig):
         self.codebook_size = codebook_size
         super().__init__(**kwargs)
         self._check_tokens()
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to check here: what is set beside the stages are options, checked when they are used."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, self._stage(name, value) if name in self._stages else value)
@@ -278,10 +373,31 @@ class BarkGenerationConfig(GenerationConfig):
             return cls()
         return cls(**{name: value for name, value in vars(config).items() if not name.startswith("_")})
 
-    @classmethod
-    def names_stages(cls, config: GenerationConfig | None) -> bool:
-        """Whether a generation config says how the stages generate."""
-        return any(hasattr(config, name) for name in cls._stages) and not cls._is_of_models(config)
+    def with_changes(self, config: GenerationConfig | Mapping[str, Any] | None) -> BarkGenerationConfig:
+        """The config of one call: a `BarkGenerationConfig` as it is, else this one with what `config` sets.
+
+        Args:
+            config: a generation config of Transformers, whose None is not set, or a dict. The dict of a stage sets the fields
+                that it names, in a `GenerationConfig` the whole stage.
+
+        Raises:
+            TypeError: something else.
+        """
+        if config is None or isinstance(config, BarkGenerationConfig):
+            return self if config is None else config
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        if isinstance(config, Mapping):
+            return type(self)(**own | {name: self._changed(name, value) for name, value in config.items()})
+        if not isinstance(config, GenerationConfig):
+            raise TypeError(f"`generation_config` must be a generation config or a dict, got {type(config).__name__}")
+        said = {name: value for name, value in vars(config).items() if value is not None and not name.startswith("_")}
+        return type(self)(**own | ({} if self._is_of_models(config) else said))
+
+    def _changed(self, name: str, value: Any) -> Any:
+        """A field with a new value, which for a stage may be a part of it."""
+        if name in self._stages and isinstance(value, dict):
+            return {**getattr(self, name), **value}
+        return value
 
     @classmethod
     def _is_of_models(cls, config: GenerationConfig | None) -> bool:

@@ -25,7 +25,7 @@ from .configuration_bark import (
     BarkSubModelConfig,
 )
 from .engines import EngineChoice
-from .generation import facades
+from .generation import speech, sub_models
 from .generation.output import BarkGenerateOutput
 from .generation.progress import StageCallback
 from .generation.streaming import BarkStreamOutput
@@ -157,7 +157,7 @@ class BarkSemanticModel(BarkCausalModel):
 
         `options` override the config: see `transformers_bark.generation.options`; `seed` fixes the draws.
         """
-        return facades.semantic(self, input_ids, semantic_generation_config, history_prompt, attention_mask, options)
+        return sub_models.semantic(self, input_ids, semantic_generation_config, history_prompt, attention_mask, options)
 
 
 class BarkCoarseModel(BarkCausalModel):
@@ -181,7 +181,7 @@ class BarkCoarseModel(BarkCausalModel):
 
         With `return_output_lengths` also the number of coarse tokens of each row, [batch].
         """
-        return facades.coarse(
+        return sub_models.coarse(
             self,
             semantic_output,
             semantic_generation_config,
@@ -332,7 +332,7 @@ class BarkFineModel(BarkPreTrainedModel):
         **options: Any,
     ) -> Tensor:
         """Coarse ids [batch, length], interleaved and offset -> codes [batch, codebook, frame]."""
-        return facades.fine(
+        return sub_models.fine(
             self,
             coarse_output,
             semantic_generation_config,
@@ -406,16 +406,14 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     def generation_config(self) -> BarkGenerationConfig:
         """Always typed: whatever Transformers sets when it loads a folder is converted.
 
-        Setting one raises a `ValueError` where the models have no room for its tokens and windows.
+        Whether the models have room for its tokens and windows is checked when they speak: a model that cannot speak can be
+        saved and loaded, and trained.
         """
         return self._generation_config
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        typed = BarkGenerationConfig.typed(value)
-        if BarkGenerationConfig.names_stages(value):
-            check_compatible(self.config, typed)
-        self._generation_config = typed
+        self._generation_config = BarkGenerationConfig.typed(value)
 
     def enable_cpu_offload(
         self,
@@ -483,26 +481,29 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
                 list with one voice or None per row.
             return_output_lengths: return (audio, samples of each row).
             return_dict_in_generate: return a `BarkGenerateOutput` with the tokens of every stage.
-            generation_config: in place of the model's own.
+            generation_config: in place of the model's own. One of Transformers' own, or a dict, changes what it sets: its
+                stages, and options as below.
             seed: an int for all rows or one per row; a row's tokens are then the same alone and in any batch.
             progress: False for no progress bars; by default they show on a terminal.
             stage_callback: called with a `StageProgress` as each stage advances.
-            options: sampling options for every stage, or for one with the prefix `semantic_`, `coarse_` or `fine_`:
-                see `transformers_bark.generation.options`.
+            options: options for every stage, or for one with the prefix `semantic_`, `coarse_` or `fine_`: see
+                `transformers_bark.generation.options`. With `num_return_sequences` each text has so many rows in a line, the
+                first of which is what it would be alone.
 
         Returns:
             audio [batch, samples], silent after the end of a row, unless one of the flags asks for more.
 
         Raises:
-            TypeError: an unknown option.
-            ValueError: a bad value, or a voice that does not fit the model.
+            TypeError: an unknown option, or one that cannot act.
+            ValueError: a bad value, a row without text, a voice or a generation config that does not fit the model, logits or
+                audio that are not numbers.
         """
-        config = self.generation_config if generation_config is None else BarkGenerationConfig.typed(generation_config)
+        config = self.generation_config.with_changes(generation_config)
         check_compatible(self.config, config)
-        output = facades.speech(
+        output = speech.speech(
             self, input_ids, attention_mask, history_prompt, config, seed, progress, stage_callback, options
         )
-        if return_dict_in_generate:
+        if return_dict_in_generate or config.return_dict_in_generate:
             return output
         return (output.audio, output.audio_lengths.tolist()) if return_output_lengths else output.audio
 
@@ -537,12 +538,13 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             TypeError: an unknown option.
             ValueError: more than one row, a bad value, a codec that looks ahead; at the call, before anything is made.
         """
-        config = self.generation_config if generation_config is None else BarkGenerationConfig.typed(generation_config)
+        config = self.generation_config.with_changes(generation_config)
         check_compatible(self.config, config)
-        pieces = facades.stream(
+        pieces = speech.stream(
             self, input_ids, attention_mask, history_prompt, config, chunk_seconds, seed, stage_callback, options
         )
-        return pieces if return_dict_in_generate else (piece.audio for piece in pieces)
+        whole = return_dict_in_generate or config.return_dict_in_generate
+        return pieces if whole else (piece.audio for piece in pieces)
 
     def save_pretrained(self, save_directory: Any, *args: Any, auto_map: bool = False, **kwargs: Any) -> None:
         """As `PreTrainedModel.save_pretrained`, plus a model card where there is none.
