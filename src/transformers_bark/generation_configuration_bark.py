@@ -140,7 +140,6 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
     _own = {
         "eos_token_id": vocabulary.SEMANTIC_VOCAB_SIZE,
         "renormalize_logits": True,
-        "top_k": None,
         "max_new_tokens": vocabulary.MAX_SEMANTIC_TOKENS,
         "output_scores": False,
         "return_dict_in_generate": False,
@@ -195,7 +194,6 @@ class BarkCoarseGenerationConfig(_StageGenerationConfig):
     model_type = "coarse_acoustics"
     _own = {
         "renormalize_logits": True,
-        "top_k": None,
         "output_scores": False,
         "return_dict_in_generate": False,
         "output_hidden_states": False,
@@ -251,8 +249,9 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
             kwargs["temperature"] = None
         if kwargs.get("top_k") == _TRANSFORMERS_TOP_K:
             del kwargs["top_k"]
+        kwargs.pop("_from_model_config", None)
         said = {name: value for name, value in kwargs.items() if name in self._own or not asks_for_nothing(name, value)}
-        super().__init__(**{"top_k": None, **said})
+        super().__init__(**said)
         if self.max_fine_history_length > self.max_fine_input_length:
             raise ValueError(
                 "`max_fine_history_length` must not exceed `max_fine_input_length`, got "

@@ -40,6 +40,8 @@ from ..generation_configuration_bark import asks_for_nothing
 class _EtaOnAnyDevice(EtaLogitsWarper):
     """The warper's own threshold is a tensor of one device; the scores' device is known when it is called."""
 
+    epsilon: Tensor
+
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
         self.epsilon = self.epsilon.to(scores.device)
         return super().__call__(input_ids, scores)

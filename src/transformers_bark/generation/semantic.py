@@ -168,18 +168,20 @@ class _Chooser:
         relevant = logits[:, :size]
         if options.allow_early_stop:
             relevant = torch.cat([relevant, logits[:, end, None]], dim=1)
-        may_end_early = options.allow_early_stop and options.min_eos_p is not None
-        probs = probabilities(relevant, options) if options.do_sample or may_end_early else relevant
+        threshold = options.min_eos_p if options.allow_early_stop else None
+        needs_probs = options.do_sample or threshold is not None
+        probs = probabilities(relevant, options) if needs_probs else relevant
         if options.do_sample:
             tokens, values = self.draws.choose("semantic", rows, probs, ahead), probs[:, 0]
         else:
             values, tokens = relevant.max(-1)
         ended = tokens == size
-        if may_end_early:
-            probable = probs[:, -1] >= options.min_eos_p
+        if threshold is not None:
+            probable = probs[:, -1] >= threshold
             ended = ended | (probable if made is None else probable & (relevant[:, -1] > -torch.inf))
-        if self.rules is not None and made is not None and ahead is None:
-            stopped = self.rules.stops(self.with_token(made, tokens))
+        past = self.with_token(made, tokens) if ahead is None else None
+        if self.rules is not None and past is not None:
+            stopped = self.rules.stops(past)
             ended = ended if stopped is None else torch.where(ended, 1, 2 * stopped.to(ended.device).long())
         return _Choice(tokens, ended, values)
 
