@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from numbers import Number
 from typing import Any, ClassVar
 
@@ -63,7 +63,7 @@ NEUTRAL: dict[str, Any] = {
 
 def asks_for_nothing(name: str, value: Any) -> bool:
     """Whether an option with this value changes nothing: None, empty, or the value that switches it off."""
-    if value is None or isinstance(value, Sized) and not isinstance(value, str) and not len(value):
+    if value is None or isinstance(value, Mapping | list | tuple | set) and not value:
         return True
     neutral = NEUTRAL.get(name)
     if neutral is None or not isinstance(value, Number | str):

@@ -66,7 +66,7 @@ def _decay(value: Any) -> bool:
 
 
 def _callables(value: Any) -> bool:
-    return callable(value) or isinstance(value, Iterable) and all(map(callable, value))
+    return callable(value) or isinstance(value, Sequence) and all(map(callable, value))
 
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -279,6 +279,13 @@ def _is_left_out(name: str, own: str, value: Any, where: str = "") -> bool:
     return True
 
 
+def _is_default(name: str, value: Any) -> bool:
+    """Whether a field of a config says nothing, or what Transformers fills in."""
+    if asks_for_nothing(name, value):
+        return True
+    return isinstance(value, Real | str) and value == _DEFAULTS.get(name)
+
+
 def _split_name(name: str) -> tuple[str | None, str]:
     """`coarse_top_k` -> ("coarse", "top_k"); a name without the prefix of a stage -> (None, name)."""
     stage, _, own = name.partition("_")
@@ -334,7 +341,7 @@ def config_options(config: GenerationConfig) -> dict[str, Any]:
     said = {}
     for name, value in vars(config).items():
         known = name in _PLAIN or name in REASONS or name in ("num_return_sequences", "pad_token_id")
-        if known and value is not None and value != _DEFAULTS.get(name) and not asks_for_nothing(name, value):
+        if known and not _is_default(name, value):
             said[name] = value
     return said
 
@@ -353,7 +360,7 @@ def _of_config(stage: str, config: Any) -> dict[str, Any]:
             said[name] = value
         elif _is_left_out(name, name, value, where) or name not in (*_PLAIN, *_OF_THE_CALL):
             continue
-        elif not asks_for_nothing(name, value) and value != _DEFAULTS.get(name):
+        elif not _is_default(name, value):
             raise ValueError(f"`{where}{name}` cannot be {value!r}: {_why_not(name, stage)}")
     return said
 
