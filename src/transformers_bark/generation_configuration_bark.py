@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
-from numbers import Number
+from numbers import Integral, Number, Real
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
@@ -80,7 +81,9 @@ class _StageGenerationConfig(GenerationConfig, Mapping):
 
     model_type: ClassVar[str]
     _own: ClassVar[dict[str, Any]]
-    _positive: ClassVar[tuple[str, ...]] = ()
+    _counts: ClassVar[tuple[str, ...]] = ()
+    _ids: ClassVar[tuple[str, ...]] = ()
+    _rates: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("model_type", None)
@@ -90,9 +93,27 @@ class _StageGenerationConfig(GenerationConfig, Mapping):
             if value is not None or name == "temperature" or name not in self._own
         }
         super().__init__(**{**self._own, **given})
-        for name in self._positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+
+    def check_values(self) -> None:
+        """Checks the stage's own fields, which may have been set since.
+
+        Raises:
+            TypeError: a value of another kind.
+            ValueError: one that is out of its range.
+        """
+        for names, kind, what in (
+            (self._counts, Integral, "a whole number"),
+            (self._ids, Integral, "one id"),
+            (self._rates, Real, "a number"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if isinstance(value, bool) or not issubclass(type(value), kind):
+                    raise TypeError(f"`{name}` must be {what}, got {value!r}")
+                if names is self._ids and value < 0:
+                    raise ValueError(f"`{name}` must not be negative, got {value}")
+                if names is not self._ids and not 0 < value < math.inf:
+                    raise ValueError(f"`{name}` must be positive, got {value}")
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.to_dict():
@@ -155,19 +176,26 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
         "semantic_rate_hz": vocabulary.SEMANTIC_RATE_HZ,
         "min_eos_p": None,
     }
-    _positive = ("semantic_vocab_size", "max_input_semantic_length", "semantic_rate_hz", "max_new_tokens")
+    _counts = ("semantic_vocab_size", "max_input_semantic_length", "max_new_tokens")
+    _ids = ("eos_token_id", "semantic_pad_token", "text_encoding_offset", "text_pad_token", "semantic_infer_token")
+    _rates = ("semantic_rate_hz",)
 
     def __init__(self, **kwargs: Any) -> None:
         pad = kwargs.pop("semantic_pad_token", None)
         super().__init__(**kwargs)
-        if not isinstance(self.eos_token_id, int):
-            raise TypeError(f"`eos_token_id` must be one id, got {self.eos_token_id!r}")
-        if self.text_encoding_offset < self.semantic_vocab_size:
-            raise ValueError(
-                f"`text_encoding_offset` is {self.text_encoding_offset}, but the semantic tokens take the ids up to "
-                f"{self.semantic_vocab_size - 1}"
-            )
         self.semantic_pad_token = self.eos_token_id if pad is None else pad
+        self.check_values()
+
+    def check_values(self) -> None:
+        super().check_values()
+        if self.text_encoding_offset < self.semantic_vocab_size:
+            raise self.taken("text_encoding_offset")
+
+    def taken(self, name: str) -> ValueError:
+        """The error for an id that is a semantic token's."""
+        return ValueError(
+            f"`{name}` is {getattr(self, name)}, but the semantic tokens take the ids up to {self.semantic_vocab_size - 1}"
+        )
 
 
 class BarkCoarseGenerationConfig(_StageGenerationConfig):
@@ -208,13 +236,13 @@ class BarkCoarseGenerationConfig(_StageGenerationConfig):
         "max_coarse_history": vocabulary.MAX_COARSE_HISTORY,
         "sliding_window_len": vocabulary.SLIDING_WINDOW_LEN,
     }
-    _positive = (
-        "coarse_rate_hz",
-        "n_coarse_codebooks",
-        "max_coarse_input_length",
-        "max_coarse_history",
-        "sliding_window_len",
-    )
+    _counts = ("n_coarse_codebooks", "max_coarse_input_length", "max_coarse_history", "sliding_window_len")
+    _ids = ("coarse_semantic_pad_token", "coarse_infer_token")
+    _rates = ("coarse_rate_hz",)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check_values()
 
 
 class BarkFineGenerationConfig(_StageGenerationConfig):
@@ -241,7 +269,7 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
         "max_fine_input_length": vocabulary.MAX_FINE_INPUT_LENGTH,
         "n_fine_codebooks": vocabulary.N_FINE_CODEBOOKS,
     }
-    _positive = ("max_fine_history_length", "max_fine_input_length", "n_fine_codebooks")
+    _counts = ("max_fine_history_length", "max_fine_input_length", "n_fine_codebooks")
 
     def __init__(self, **kwargs: Any) -> None:
         greedy = kwargs.pop("do_sample", None) is False
@@ -252,6 +280,10 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
         kwargs.pop("_from_model_config", None)
         said = {name: value for name, value in kwargs.items() if name in self._own or not asks_for_nothing(name, value)}
         super().__init__(**said)
+        self.check_values()
+
+    def check_values(self) -> None:
+        super().check_values()
         if self.max_fine_history_length > self.max_fine_input_length:
             raise ValueError(
                 "`max_fine_history_length` must not exceed `max_fine_input_length`, got "
@@ -309,7 +341,7 @@ class BarkGenerationConfig(GenerationConfig):
         self.sample_rate = sample_rate
         self.codebook_size = codebook_size
         super().__init__(**kwargs)
-        self._check_tokens()
+        self.check_values()
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to check here: what is set beside the stages are options, checked when they are used."""
@@ -317,7 +349,18 @@ class BarkGenerationConfig(GenerationConfig):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, self._stage(name, value) if name in self._stages else value)
 
-    def _check_tokens(self) -> None:
+    def check_values(self) -> None:
+        """Checks all stages, whose fields may have been set since, and that their ids mean one thing.
+
+        Raises:
+            TypeError, ValueError: as the stages' own checks, and see the class.
+        """
+        for stage in self._stages:
+            getattr(self, stage).check_values()
+        for name in ("sample_rate", "codebook_size"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}")
         semantic, coarse, fine = self.semantic_config, self.coarse_acoustics_config, self.fine_acoustics_config
         end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * self.codebook_size
         for name in ("coarse_semantic_pad_token", "coarse_infer_token"):
@@ -386,6 +429,8 @@ class BarkGenerationConfig(GenerationConfig):
             return self if config is None else config
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         if isinstance(config, Mapping):
+            if not all(isinstance(name, str) for name in config):
+                raise TypeError(f"`generation_config` must have names for its keys, got {list(config)}")
             return type(self)(**own | {name: self._changed(name, value) for name, value in config.items()})
         if not isinstance(config, GenerationConfig):
             raise TypeError(f"`generation_config` must be a generation config or a dict, got {type(config).__name__}")
@@ -428,6 +473,9 @@ def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig
     Raises:
         ValueError: a vocabulary smaller than an id it must hold, or a window longer than the positions.
     """
+    generation_config.check_values()
+    if generation_config.semantic_config.eos_token_id < generation_config.semantic_config.semantic_vocab_size:
+        raise generation_config.semantic_config.taken("eos_token_id")
     semantic, coarse = generation_config.semantic_config, generation_config.coarse_acoustics_config
     fine, codebook_size = generation_config.fine_acoustics_config, generation_config.codebook_size
     coarse_end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * codebook_size
@@ -435,7 +483,7 @@ def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig
         (
             "semantic_config",
             "input_vocab_size",
-            1 + max(semantic.text_encoding_offset, semantic.text_pad_token, semantic.semantic_infer_token),
+            1 + max(getattr(semantic, name) for name in semantic._ids if name != "eos_token_id"),
         ),
         ("semantic_config", "output_vocab_size", 1 + max(semantic.semantic_vocab_size - 1, semantic.eos_token_id)),
         ("semantic_config", "block_size", semantic.max_input_semantic_length + 1),
