@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import cached_file
 
+from . import output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
 from .engines.onnx_engine import GRAPH_VERSION
@@ -97,8 +98,8 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
     reports = {name: choice.make(getattr(model, name)).report for name in STACKS}
     if weights is not None:
         record = _record(weights, choice)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({name: report["key"] for name, report in reports.items()}), encoding="utf-8")
+        content = json.dumps({name: report["key"] for name, report in reports.items()})
+        output_files.write_text(record, content, make_folder=True)
     return list(reports.values())
 
 

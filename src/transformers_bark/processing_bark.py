@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from . import audio_files, hub, vocabulary
+from . import audio_files, hub, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
 from .voices import KEYS, VoicePreset
 
@@ -121,7 +121,7 @@ class BarkProcessor(ProcessorMixin):
             listed: dict[str, Any] = {_REPOSITORY: "."}
             for name, voice in voices.items():
                 listed[name] = _save_voice(voice, folder, f"{speaker_embeddings_directory}/{name}", voice_format)
-            (folder / speaker_embeddings_dict_path).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+            output_files.write_json(folder / speaker_embeddings_dict_path, listed)
         files = super().save_pretrained(str(folder))
         if auto_map:
             hub.write_auto_map(folder)
@@ -328,16 +328,17 @@ class BarkProcessor(ProcessorMixin):
     def save_audio(
         self, audio: Tensor | np.ndarray, path: str | os.PathLike[str], sampling_rate: int | None = None
     ) -> None:
-        """Writes audio [samples] or [1, samples] as a 16-bit mono WAV file, whole or not at all.
+        """Writes audio [samples] or [1, samples] as a mono file, whole or not at all.
 
         Args:
+            path: its ending says what is written: .wav, .flac, .mp3, .ogg, .opus and more (`audio_files.FORMATS`); without one, WAV.
             sampling_rate: samples per second; None for the model's.
 
         Raises:
-            ValueError: audio of another shape.
-            FileNotFoundError: the folder does not exist.
+            ValueError: audio of another shape, samples that are not numbers, or another ending.
+            OSError: the file cannot be written; the error names it.
         """
-        audio_files.write_wav(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
+        audio_files.write_audio(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
 
 
 def _as_texts(text: Any) -> list[str]:
@@ -400,13 +401,13 @@ def _read_json(source: str, file: str, options: Mapping[str, Any]) -> dict[str, 
 
 def _save_voice(voice: VoicePreset, folder: Path, stem: str, voice_format: str) -> Any:
     """Writes one voice below `folder`, and gives its entry in the list."""
-    (folder / stem).parent.mkdir(parents=True, exist_ok=True)
     if voice_format != "npy":
         voice.save(folder / f"{stem}.{voice_format}")
         return f"{stem}.{voice_format}"
     entry = {key: f"{stem}_{key}.npy" for key in KEYS}
     for key, part in voice.as_dict().items():
-        np.save(folder / entry[key], part.cpu().numpy(), allow_pickle=False)
+        with output_files.open_output(folder / entry[key], make_folder=True) as file:
+            np.save(file, part.cpu().numpy(), allow_pickle=False)
     return entry
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import BertTokenizer, EncodecConfig, EncodecModel, PreTrainedModel
 
 from .. import codec as codec_contract
-from .. import hub
+from .. import hub, output_files
 from ..configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
 from ..generation_configuration_bark import BarkGenerationConfig, check_compatible
 from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSemanticModel
@@ -178,8 +178,7 @@ def train_text_tokenizer(recipe: Recipe) -> None:
     words = sorted(vocabulary, key=vocabulary.__getitem__)
     words += [digit for digit in (f"##{number}" for number in range(10)) if digit not in words]
     folder = recipe.done("text_tokenizer")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    output_files.write_text(folder / "vocab.txt", "\n".join(words) + "\n", make_folder=True)
     length = recipe.generation_config().semantic_config.max_input_semantic_length
     BertTokenizer(vocab=str(folder / "vocab.txt"), do_lower_case=True, model_max_length=length).save_pretrained(folder)
 
@@ -311,7 +310,7 @@ def export(recipe: Recipe) -> None:
     model.save_pretrained(draft, state_dict=weights)
     # half as large on disk, but CPUs, where this is used, work in 32 bits: `from_pretrained` follows the config
     path = draft / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n")
+    output_files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"})
     tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
     BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft, voice_format="npz")
     SemanticTokenizer.load(recipe.done("semantic_tokenizer")).louder(gain).save(draft / SEMANTIC_TOKENIZER)
