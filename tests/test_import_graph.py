@@ -16,6 +16,7 @@ LAYERS: dict[str, float] = {
     "generation_configuration_bark": 2,
     "modeling_layers": 2,
     "audio_files": 2,
+    "unknown_text": 0,
     "codec": 2,
     "hub": 2,
     "voices": 3,

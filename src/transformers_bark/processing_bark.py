@@ -19,12 +19,16 @@ from transformers.utils import cached_file
 
 from . import audio_files, hub, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
+from .unknown_text import known_text, says_something
 from .voices import KEYS, VoicePreset
 
 _VOICES_FILE = "speaker_embeddings_path.json"
 _VOICES_FOLDER = "speaker_embeddings"
 _GENERATION_FILE = "generation_config.json"
 _REPOSITORY = "repo_or_path"
+_MOST_NAMED = 20
+"""Unknown characters that a warning lists."""
+
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
@@ -272,7 +276,8 @@ class BarkProcessor(ProcessorMixin):
         """Tokenizes and loads voices.
 
         Args:
-            text: one text or several.
+            text: one text or several. Characters that the tokenizer does not know are replaced where they have an equivalent
+                (curly quotes, dashes, ligatures, full-width forms), else left out with one warning that lists them.
             voice_preset: one voice for all texts, or a list with a voice or None per text; see `load_voice`.
             max_length: text tokens in the prompt; longer text is cut, with a warning that says how much.
             device: where the tensors go.
@@ -282,10 +287,10 @@ class BarkProcessor(ProcessorMixin):
             `input_ids` and `attention_mask` [batch, max_length]; with a voice also `history_prompt`. `to(device)` moves all.
 
         Raises:
-            ValueError: empty text, an empty prompt, or a bad voice.
+            ValueError: empty text, text of which the tokenizer knows nothing, an empty prompt, or a bad voice.
             TypeError: text that is not a string.
         """
-        texts = [" ".join(one.split()) for one in _as_texts(text)]
+        texts = self._known_texts([" ".join(one.split()) for one in _as_texts(text)])
         length = self.max_length if max_length is None else max_length
         self._check_lengths(texts, length, add_special_tokens)
         encoded = self.tokenizer(
@@ -309,6 +314,24 @@ class BarkProcessor(ProcessorMixin):
             return VoiceRows(self.load_voice(voice) for voice in voice_preset)
         voice = self.load_voice(voice_preset)
         return None if voice is None else BatchFeature(voice.as_dict())
+
+    def _known_texts(self, texts: Sequence[str]) -> list[str]:
+        """The texts in characters that the tokenizer knows, with a warning that names what is lost.
+
+        Raises:
+            ValueError: nothing of a text is known.
+        """
+        read, lost = [], dict[str, None]()
+        for text in texts:
+            known, unknown = known_text(self.tokenizer, text)
+            if unknown and not says_something(self.tokenizer, known):
+                raise ValueError(f"`text` has nothing that the tokenizer knows, got {text!r}")
+            read.append(known)
+            lost |= dict.fromkeys(unknown)
+        if lost:
+            named = ", ".join(map(repr, list(lost)[:_MOST_NAMED])) + (", …" if len(lost) > _MOST_NAMED else "")
+            warnings.warn(f"the tokenizer does not know {named}: the speech will lack them", stacklevel=3)
+        return read
 
     def _check_lengths(self, texts: Sequence[str], length: int, add_special_tokens: bool) -> None:
         """Refuses text without a token, and warns of text that is longer than the prompt."""
@@ -361,6 +384,13 @@ def _as_texts(text: Any) -> list[str]:
             raise TypeError(f"`text` must be a string or a list of strings, got {type(one).__name__}")
         if not one.strip():
             raise ValueError(f"`text` must not be empty, got {one!r}")
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`text` is not Unicode: it holds {one[error.start]!a} (half a character, from bytes that are not UTF-8) "
+                f"at {error.start}"
+            ) from None
     return texts
 
 
