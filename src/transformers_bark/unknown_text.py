@@ -84,7 +84,7 @@ def _equivalents(character: str) -> Iterator[str]:
     """What may stand for a character, best first."""
     yield from _EQUIVALENTS.get(character, ())
     yield unicodedata.normalize("NFKC", character)
-    base, *marks = unicodedata.normalize("NFKD", character)
+    base, *marks = list(unicodedata.normalize("NFKD", character))
     if marks and all("\u0300" <= mark <= "\u036f" for mark in marks):
         yield base  # é is better read as e than not at all
     if "\u0300" <= character <= "\u036f" or character in _UNSPOKEN:
