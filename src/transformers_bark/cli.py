@@ -307,7 +307,7 @@ def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> A
     chosen = choice.for_device(device)
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
-        return BarkModel.from_pretrained(source, engine=chosen.name, **precisions, keep_weights=False)
+        return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
     model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     missing = sorted(report["missing_keys"])
     if missing:
