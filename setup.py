@@ -30,7 +30,15 @@ RECIPE = [
     "speechmos>=0.0.1",
 ]
 SERVE: list[str] = []  # nothing is served yet
-TEST = [*CONVERT, *TRAIN, *BENCH, "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [
+    *CONVERT,
+    *TRAIN,
+    *BENCH,
+    "hypothesis>=6",  # any option values
+    "peft>=0.18",  # adapters
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(

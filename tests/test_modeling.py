@@ -12,8 +12,16 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, GenerationMixin, StaticCache, Trainer, TrainingArguments
 from transformers.models.bark import modeling_bark as stock
 
-from tests.tiny import odd_sizes, tiny_model
-from transformers_bark import BarkConfig, BarkFineModel, BarkGenerationConfig, BarkModel, BarkSemanticModel
+from tests.tiny import CODEC, odd_sizes, tiny_model
+from transformers_bark import (
+    BarkCausalModel,
+    BarkCoarseModel,
+    BarkConfig,
+    BarkFineModel,
+    BarkGenerationConfig,
+    BarkModel,
+    BarkSemanticModel,
+)
 
 
 def ids(length: int = 20, seed: int = 0) -> torch.Tensor:
@@ -364,16 +372,32 @@ def test_the_generation_config_is_always_typed(checkpoint: Path, tmp_path: Path)
     assert isinstance(BarkModel.from_pretrained(tmp_path / "stock").generation_config, BarkGenerationConfig)
 
 
-def test_a_generation_config_without_room_is_refused_when_it_meets_the_model(checkpoint: Path, tmp_path: Path) -> None:
-    model = BarkModel.from_pretrained(checkpoint)
-    before = model.generation_config
-    with pytest.raises(ValueError, match="semantic_config.input_vocab_size.*120.*129600"):
-        model.generation_config = BarkGenerationConfig()
-    assert model.generation_config is before
+def test_a_model_that_was_saved_loads_and_says_when_it_speaks_that_it_cannot(tmp_path: Path) -> None:
+    """Configs made of part of the sizes, as users and Transformers' own tests make them: the rest does not fit."""
+    sizes = {"num_layers": 1, "hidden_size": 32, "num_heads": 2}
+    parts = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config")
+    model = BarkModel(BarkConfig(**dict.fromkeys(parts, sizes), codec_config=CODEC))
     model.save_pretrained(tmp_path)
-    BarkGenerationConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="semantic_config.input_vocab_size.*120.*129600"):
-        BarkModel.from_pretrained(tmp_path)
+    loaded = BarkModel.from_pretrained(tmp_path)
+    assert loaded.generation_config == model.generation_config
+    assert loaded.semantic(torch.arange(3)[None]).logits.shape == (1, 3, 10_048)
+    for one in (model, loaded):
+        with pytest.raises(ValueError, match="semantic_config.input_vocab_size.*10048.*129600"):
+            one.generate(torch.ones(1, 3, dtype=torch.long))
+
+
+def test_the_models_of_the_text_and_of_a_stage_have_embeddings(model: BarkModel) -> None:
+    assert model.get_input_embeddings() is model.semantic.input_embeds_layer
+    assert model.get_output_embeddings() is None
+    larger = tiny_model()
+    assert larger.resize_token_embeddings(130).weight.shape[0] == 130 == larger.config.semantic_config.input_vocab_size
+    assert larger.coarse_acoustics.config.input_vocab_size == 140, "the other stages keep theirs"
+
+
+def test_transformers_may_compile_the_models() -> None:
+    """What GPT-2 declares too: its own tests of static caches and of exporting run where it is True."""
+    assert all(kind._can_compile_fullgraph for kind in (BarkSemanticModel, BarkCoarseModel, BarkFineModel, BarkModel))
+    assert issubclass(BarkSemanticModel, BarkCausalModel)
 
 
 @pytest.mark.compat

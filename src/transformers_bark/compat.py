@@ -91,16 +91,24 @@ def _new_positions(cache: Cache | None, length: int, device: torch.device, layer
     return torch.arange(length, device=device) + (0 if cache is None else cache.get_seq_length(layer))
 
 
-def causal_mask(config: PreTrainedConfig, embeds: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Any:
-    """What `create_causal_mask` gives for embeds [batch, length, hidden].
+def causal_mask(
+    config: PreTrainedConfig,
+    embeds: Tensor,
+    attention_mask: Tensor | None,
+    cache: Cache | None,
+    position_ids: Tensor | None = None,
+) -> Any:
+    """What `create_causal_mask` gives for embeds [batch, length, hidden]; sequences that are packed show in their positions.
 
     `past_key_values` is `cache` from 5.24 on, and `input_embeds` is `inputs_embeds` from 5.2 on: both are given by place.
     In between stands `cache_position`, needed until 5.3 and gone in 5.9.
     """
     if "cache_position" not in _MASK_PARAMETERS:
-        return masking_utils.create_causal_mask(config, embeds, attention_mask, cache)
+        return masking_utils.create_causal_mask(config, embeds, attention_mask, cache, position_ids=position_ids)
     positions = _new_positions(cache, embeds.shape[1], embeds.device)
-    return masking_utils.create_causal_mask(config, embeds, attention_mask, positions, past_key_values=cache)
+    return masking_utils.create_causal_mask(
+        config, embeds, attention_mask, positions, past_key_values=cache, position_ids=position_ids
+    )
 
 
 def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
