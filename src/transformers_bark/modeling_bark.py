@@ -91,7 +91,6 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cache: Cache | None = None,
-        shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple:
         """Logits of the next token at every position.
@@ -105,8 +104,8 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
             labels: [batch, length], the input ids themselves with -100 where no loss is wanted; shifted here.
             logits_to_keep: an int keeps the last positions (0 keeps all), a tensor of indices those positions.
             cache: the other name of `past_key_values`.
-            shift_labels: [batch, length], in place of `labels`: the token that follows each position.
-            kwargs: what `DataCollatorWithFlattening` says of packed sequences.
+            kwargs: `shift_labels` [batch, length], in place of `labels`: the token that follows each position; what
+                `DataCollatorWithFlattening` says of packed sequences.
 
         Returns:
             The output has the cache as `past_key_values`, and as `cache` where the installed Transformers has that name.
@@ -115,6 +114,8 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
             TypeError: an unknown keyword argument.
             ValueError: neither or both inputs, both names of the cache, a position past `block_size`, labels with `logits_to_keep`.
         """
+        # as an argument of its own `Trainer` would wait for it, and evaluate without a loss
+        shift_labels = kwargs.pop("shift_labels", None)
         reject_unknown(self, kwargs)
         require_one(input_ids, inputs_embeds)
         cache = one_cache(cache, past_key_values)
