@@ -62,7 +62,7 @@ setup(
         "soundfile>=0.12",
         "tokenizers>=0.22.1",
         "torch>=2.6",
-        "tqdm>=4.66",
+        "tqdm>=4.66.3",
         "transformers>=5.0,<6",
     ],
     extras_require={
