@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +21,15 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import cached_file
 
-from . import output_files
+from . import input_files, output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
 from .engines.choice import warn_once
 from .engines.kernels import WEIGHTS, exact_weights
 from .engines.onnx_cache import GRAPH_VERSION, GraphError, read_report
 from .generation_configuration_bark import BarkGenerationConfig
+
+logger = logging.getLogger(__name__)
 
 STACKS = ("semantic", "coarse_acoustics", "fine_acoustics")
 _BLOCKS = re.compile(rf"^({'|'.join(STACKS)})\.layers\.")
@@ -67,6 +70,7 @@ def load_without_blocks(
     weights = find_weights(source, **hub)
     if weights is None:
         raise ValueError(f"`keep_weights=False` reads one file, and {source} has no model.safetensors")
+    input_files.check_file(weights)
     try:
         keys = _graph_keys(model_class, source, weights, choice, **hub)
     except (GraphError, ImportError) as error:
@@ -125,7 +129,12 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
     if weights is not None:
         record = _record(weights, choice)
         content = json.dumps({name: report["key"] for name, report in reports.items()})
-        output_files.write_text(record, content, make_folder=True)
+        try:
+            output_files.write_text(record, content, make_folder=True)
+        except (
+            OSError
+        ) as error:  # graphs that lie in a folder of somebody else: they are found by the weights next time
+            logger.warning("which graphs belong to %s cannot be noted: %s", weights, error)
     return list(reports.values())
 
 

@@ -190,7 +190,7 @@ def _load(small: Mapping[str, bool], gpu: Mapping[str, bool], force_reload: bool
         clean_models(stage)
         source = _source(small[stage])
         if source not in opened:
-            opened[source] = BarkModel.from_pretrained(source)
+            opened[source] = BarkModel.from_pretrained(source).check_weights()
         device = "cpu" if stage == "codec" and _device(gpu[stage]) == "mps" else _device(gpu[stage])
         part = getattr(opened[source], _PARTS[stage]).eval()
         part.to("cpu" if _environment_flag("SUNO_OFFLOAD_CPU") else device)
