@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from transformers.utils import cached_file
 
 _POINTER = b"version https://git-lfs"
 _KNOWN = (OSError, ValueError, TypeError, RuntimeError, ImportError)
@@ -83,9 +82,3 @@ def errors_name_files(source: str | os.PathLike[str], *patterns: str) -> Iterato
             raise
         said = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
         raise ValueError(f"{source} cannot be read: {said or type(error).__name__}") from error
-
-
-def local_file(source: str | os.PathLike[str], file: str, **options: Any) -> Path | None:
-    """The path of a file in a folder, a repository or its copy in the cache; None where there is none."""
-    found = cached_file(str(source), file, **options, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else Path(found)

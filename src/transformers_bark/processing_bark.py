@@ -14,6 +14,7 @@ import huggingface_hub
 import numpy as np
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, BatchFeature, ProcessorMixin
+from transformers.utils import cached_file
 
 from . import audio_files, hub, input_files, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
@@ -419,8 +420,7 @@ def _inside(file: str) -> str:
 
 def _fetch(source: str, file: str, options: Mapping[str, Any]) -> str | None:
     """The local path of a file in a folder or repository; None where there is none."""
-    path = input_files.local_file(source, file, **options)
-    return None if path is None else str(path)
+    return cached_file(source, file, **options, _raise_exceptions_for_missing_entries=False)
 
 
 def _read_json(source: str, file: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -441,7 +441,7 @@ def _save_voice(voice: VoicePreset, folder: Path, stem: str, voice_format: str) 
     entry = {key: f"{stem}_{key}.npy" for key in KEYS}
     for key, part in voice.as_dict().items():
         with output_files.open_output(folder / entry[key], make_folder=True) as file:
-            np.save(file, part.cpu().numpy(), allow_pickle=False)
+            np.save(file, part.cpu().numpy().astype(np.int32), allow_pickle=False)  # half of int64, and as exact
     return entry
 
 
