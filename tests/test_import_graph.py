@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
 LAYERS: dict[str, float] = {
+    "compat": 0,
     "vocabulary": 0,
     "input_files": 0,
     "output_files": 0,

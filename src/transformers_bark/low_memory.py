@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import logging
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ from .engines.choice import warn_once
 from .engines.kernels import WEIGHTS, exact_weights
 from .engines.onnx_cache import GRAPH_VERSION, GraphError, read_report
 from .generation_configuration_bark import BarkGenerationConfig
-
-logger = logging.getLogger(__name__)
 
 STACKS = ("semantic", "coarse_acoustics", "fine_acoustics")
 _BLOCKS = re.compile(rf"^({'|'.join(STACKS)})\.layers\.")
@@ -129,12 +127,8 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
     if weights is not None:
         record = _record(weights, choice)
         content = json.dumps({name: report["key"] for name, report in reports.items()})
-        try:
+        with suppress(OSError):  # without it the weights are read once more
             output_files.write_text(record, content, make_folder=True)
-        except (
-            OSError
-        ) as error:  # graphs that lie in a folder of somebody else: they are found by the weights next time
-            logger.warning("which graphs belong to %s cannot be noted: %s", weights, error)
     return list(reports.values())
 
 
