@@ -48,14 +48,14 @@ setup(
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
         "accelerate>=1.0",
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.3",
         "numpy>=1.26",
         "safetensors>=0.6",
         "soundfile>=0.12",
-        "tokenizers>=0.21",
+        "tokenizers>=0.22",
         "torch>=2.6",
         "tqdm>=4.66",
-        "transformers>=5.23,<6",
+        "transformers>=5.0,<6",
     ],
     extras_require={
         "convert": CONVERT,

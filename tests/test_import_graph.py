@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
 LAYERS: dict[str, float] = {
+    "compat": 0,
     "vocabulary": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,

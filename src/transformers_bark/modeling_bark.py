@@ -4,6 +4,7 @@ Attention goes through Transformers' attention interface, so `eager`, `sdpa` and
 no mask is stored. Generation lives in `transformers_bark.generation`; the `generate` methods here only call it.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
 
 from . import codec, hub
+from .compat import causal_mask, causal_output, one_cache
 from .configuration_bark import (
     BarkCoarseConfig,
     BarkConfig,
@@ -78,23 +80,30 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple:
         """Logits of the next token at every position.
 
         Args:
             input_ids: [batch, length]; or `inputs_embeds`: [batch, length, hidden].
+            past_key_values: keys and values of the positions before; Transformers 5.24 and later call it `cache`.
             attention_mask: [batch, past + length], 1 where a token is real; or a 4-D mask.
             position_ids: [batch or 1, length]; counted on from the cache when absent, padding included.
             labels: [batch, length], the input ids themselves with -100 where no loss is wanted; shifted here.
             logits_to_keep: an int keeps the last positions (0 keeps all), a tensor of indices those positions.
+            cache: the other name of `past_key_values`.
+
+        Returns:
+            The output has the cache as `past_key_values`, and as `cache` where the installed Transformers has that name.
 
         Raises:
             TypeError: an unknown keyword argument.
-            ValueError: neither or both inputs, a position past `block_size`, `labels` with `logits_to_keep`.
+            ValueError: neither or both inputs, both names of the cache, a position past `block_size`, `labels` with `logits_to_keep`.
         """
         reject_unknown(self, kwargs)
         require_one(input_ids, inputs_embeds)
+        cache = one_cache(cache, past_key_values)
         use_cache, output_attentions, output_hidden_states, return_dict = self._flags(
             ("use_cache", use_cache),
             ("output_attentions", output_attentions),
@@ -104,27 +113,25 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
         if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ValueError("`labels` need the logits of all positions: leave `logits_to_keep` out")
         if self.training and self.gradient_checkpointing:  # the blocks would run, and write, twice
-            use_cache, past_key_values = False, None
+            use_cache, cache = False, None
         use_cache = use_cache and not (self.training and labels is not None)
         if inputs_embeds is None:
             inputs_embeds = self.input_embeds_layer(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        past = cache.get_seq_length() if cache is not None else 0
         embeds = self._embed_positions(inputs_embeds, position_ids, past)
-        mask = create_causal_mask(self.config, embeds, attention_mask, past_key_values)
-        hidden, depths, attentions = self._run_blocks(
-            embeds, mask, past_key_values, output_attentions, output_hidden_states
-        )
+        mask = causal_mask(self.config, embeds, attention_mask, cache)
+        hidden, depths, attentions = self._run_blocks(embeds, mask, cache, output_attentions, output_hidden_states)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept])
         loss = None
         if labels is not None:
             loss = cross_entropy(logits[:, :-1], labels[:, 1:], kwargs.get("num_items_in_batch"))
-        output = CausalLMOutputWithPast(
+        output = causal_output(
+            cache if use_cache else None,
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values if use_cache else None,
             hidden_states=depths,
             attentions=attentions,
         )
@@ -544,7 +551,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             auto_map: also write the files that let `trust_remote_code=True` find this package.
         """
         with hub.auto_map_in(self.config, auto_map):
-            super().save_pretrained(save_directory, *args, **kwargs)
+            super().save_pretrained(os.fspath(save_directory), *args, **kwargs)
         self._finish_folder(save_directory)
 
     def push_to_hub(self, repo_id: str, *args: Any, auto_map: bool = False, **kwargs: Any) -> Any:

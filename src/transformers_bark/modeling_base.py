@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from .compat import PASSED_BY_TRANSFORMERS
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice, engine_of
-
-PASSED_BY_TRANSFORMERS = frozenset({"num_items_in_batch", "cache_position"})
-"""Keyword arguments that `Trainer` and `GenerationMixin` hand to every model."""
 
 
 def reject_unknown(model: nn.Module, kwargs: Mapping[str, Any]) -> None:

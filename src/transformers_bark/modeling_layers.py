@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .compat import attention_function, update_cache
 from .configuration_bark import BarkSubModelConfig
 
 
@@ -75,11 +75,11 @@ class BarkAttention(nn.Module):
             for part in self.att_proj(hidden_states).split(self.config.hidden_size, dim=-1)
         )
         if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+            key, value = update_cache(past_key_values, key, value, self.layer_idx)
         query = query[:, :, first:]
         attend: Callable = eager_attention_forward
         if not output_attentions:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+            attend = attention_function(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.dropout if self.training else 0.0
         output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
         return self.resid_dropout(self.out_proj(output.flatten(-2))), weights

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 
-from transformers import TextToAudioPipeline
+from transformers import GenerationConfig, TextToAudioPipeline
 
 from .modeling_bark import BarkModel
 from .processing_bark import BarkProcessor
@@ -29,6 +29,14 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         {"audio": float32 [samples], "sampling_rate": int} for a text; a list of those for a list or tuple of texts; an
         iterator over them, that generates as it goes, for other iterables (generators, datasets).
     """
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        self._options: dict[str, Any] = {}
+        if isinstance(model, BarkModel):
+            # Transformers would write these into one generation config, or set them aside: that changes between releases
+            names = {"generation_config", *vars(GenerationConfig())} & kwargs.keys()
+            self._options = {name: kwargs.pop(name) for name in names}
+        super().__init__(model, *args, **kwargs)
 
     def _sanitize_parameters(self, voice_preset: Any = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         given = {} if voice_preset is None else {"voice_preset": voice_preset}
@@ -62,7 +70,7 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
     def _call_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments of the processor and of `generate`: the call's before those of the pipeline before the model's."""
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
-        options = dict(self._generate_kwargs)
+        options = dict(self._options)
         for kind in ("forward_params", "generate_kwargs"):
             options |= {**self._forward_params.get(kind, {}), **forward.get(kind, {})}
         length = self.model.generation_config.semantic_config.max_input_semantic_length

@@ -295,7 +295,8 @@ def export(recipe: Recipe) -> None:
     make_louder(parts["codec_model"], gain)
     trust_less(parts["codec_model"], n_coarse, trust)
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
-    whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
+    sizes: dict[str, Any] = {name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)}
+    whole = BarkConfig(**sizes)
     check_compatible(whole, config)
     model = BarkModel(whole)
     for name, part in parts.items():
