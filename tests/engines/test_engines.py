@@ -38,12 +38,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("onnx")
 
 
-@pytest.fixture(params=["torch", "compiled", "onnxruntime", "onnxruntime without head"])
+@pytest.fixture(params=["torch", "compiled", "recorded", "onnxruntime", "onnxruntime without head"])
 def make(request: pytest.FixtureRequest, cache: Path) -> MakeCausal:
     if request.param == "torch":
         return TorchCausal
     if request.param == "compiled":
         return lambda model: CompiledCausal(model, backend="eager")
+    if request.param == "recorded":  # what is recorded on CUDA, run as it is
+        return lambda model: CompiledCausal(model, backend="none")
     return lambda model: OnnxCausal(model, "fp32", "without" not in request.param, cache)
 
 
@@ -130,7 +132,9 @@ def test_the_fine_stack_leaves_out_frames_that_nobody_asks_for(engine: str, cach
 
 
 @pytest.mark.parametrize(
-    "backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)], ids=["as it is", "by inductor"]
+    "backend",
+    ["none", "eager", pytest.param("inductor", marks=pytest.mark.slow)],
+    ids=["to be recorded", "as it is", "by inductor"],
 )
 def test_compiled_says_what_torch_says(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_checkpoint(tmp_path)
@@ -309,8 +313,6 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decided("cpu") == ("torch", None)
     with pytest.raises(ValueError, match="'torch' must be one of fp32, bf16, got 'int8'"):
         decided("cpu", "int8")
-    assert decided("cuda") == ("torch", None)  # without triton nothing compiles
-    find("triton")
     for supported, expected in ((True, "bf16"), (False, None)):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_, answer=supported, **__: answer)
         assert decided("cuda") == ("compiled", expected)
