@@ -30,7 +30,15 @@ RECIPE = [
     "speechmos>=0.0.1",
 ]
 SERVE: list[str] = []  # nothing is served yet
-TEST = [*CONVERT, *TRAIN, *BENCH, "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [
+    *CONVERT,
+    *TRAIN,
+    *BENCH,
+    "hypothesis>=6",  # any option values
+    "peft>=0.18",  # adapters
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(
@@ -47,12 +55,12 @@ setup(
     packages=find_packages("src"),
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
-        "accelerate>=1.0",
+        "accelerate>=1.1",
         "huggingface_hub>=1.3",
-        "numpy>=1.26",
-        "safetensors>=0.6",
+        "numpy>=1.26.4",
+        "safetensors>=0.6.1",
         "soundfile>=0.12",
-        "tokenizers>=0.22",
+        "tokenizers>=0.22.1",
         "torch>=2.6",
         "tqdm>=4.66",
         "transformers>=5.0,<6",

@@ -15,6 +15,7 @@ from tests.tiny import tiny_model
 from transformers_bark import BarkConfig, BarkFineConfig, BarkSemanticConfig, compat
 from transformers_bark.generation.cache import InPlaceCache
 
+pytestmark = pytest.mark.compat
 SOURCES = Path(transformers_bark.__file__).parent
 LIBRARIES = "transformers|huggingface_hub|tokenizers|numpy|torch"
 ASKS = re.compile(

@@ -12,10 +12,12 @@ ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
 LAYERS: dict[str, float] = {
     "compat": 0,
     "vocabulary": 0,
+    "output_files": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
     "modeling_layers": 2,
     "audio_files": 2,
+    "unknown_text": 0,
     "codec": 2,
     "hub": 2,
     "voices": 3,

@@ -17,7 +17,14 @@ from .generation_configuration_bark import (
     BarkGenerationConfig,
     BarkSemanticGenerationConfig,
 )
-from .modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkPreTrainedModel, BarkSemanticModel
+from .modeling_bark import (
+    BarkCausalModel,
+    BarkCoarseModel,
+    BarkFineModel,
+    BarkModel,
+    BarkPreTrainedModel,
+    BarkSemanticModel,
+)
 from .pipeline_bark import BarkTextToSpeechPipeline
 from .processing_bark import BarkProcessor
 from .registration import register
@@ -32,6 +39,7 @@ register()
 
 __all__ = [
     "BARK_NANO",
+    "BarkCausalModel",
     "BarkCoarseConfig",
     "BarkCoarseGenerationConfig",
     "BarkCoarseModel",

@@ -57,15 +57,15 @@ class ClassicConfig(PreTrainedConfig):
 
 
 class CacheLayer(CacheLayerMixin):
-    """A layer of a cache by the names of the newest release."""
+    """A layer of a cache; its subclass has the names of the newest release."""
 
     def get_max_cache_shape(self) -> int:
-        """`get_max_length` until 5.13."""
+        """The name of `get_max_length` until 5.12; asked for until 5.19."""
         return self.get_max_length()
 
 
 attention_function = getattr(ALL_ATTENTION_FUNCTIONS, "get_interface", ALL_ATTENTION_FUNCTIONS.get)
-"""(name of the implementation, function for "eager") -> function; 5.0 had no `get_interface`, which also refuses unknown names."""
+"""(name of an implementation, function for "eager") -> function. 5.0 has no `get_interface`, which also refuses unknown names."""
 
 
 def count_queries(queries: int | Tensor) -> int:
@@ -91,16 +91,24 @@ def _new_positions(cache: Cache | None, length: int, device: torch.device, layer
     return torch.arange(length, device=device) + (0 if cache is None else cache.get_seq_length(layer))
 
 
-def causal_mask(config: PreTrainedConfig, embeds: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Any:
-    """What `create_causal_mask` gives for embeds [batch, length, hidden].
+def causal_mask(
+    config: PreTrainedConfig,
+    embeds: Tensor,
+    attention_mask: Tensor | None,
+    cache: Cache | None,
+    position_ids: Tensor | None = None,
+) -> Any:
+    """What `create_causal_mask` gives for embeds [batch, length, hidden]; sequences that are packed show in their positions.
 
     `past_key_values` is `cache` from 5.24 on, and `input_embeds` is `inputs_embeds` from 5.2 on: both are given by place.
-    In between stands `cache_position`, needed until 5.3 and gone in 5.10.
+    In between stands `cache_position`, needed until 5.3 and gone in 5.9.
     """
     if "cache_position" not in _MASK_PARAMETERS:
-        return masking_utils.create_causal_mask(config, embeds, attention_mask, cache)
+        return masking_utils.create_causal_mask(config, embeds, attention_mask, cache, position_ids=position_ids)
     positions = _new_positions(cache, embeds.shape[1], embeds.device)
-    return masking_utils.create_causal_mask(config, embeds, attention_mask, positions, past_key_values=cache)
+    return masking_utils.create_causal_mask(
+        config, embeds, attention_mask, positions, past_key_values=cache, position_ids=position_ids
+    )
 
 
 def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import cached_file
 
+from . import output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
 from .engines.choice import warn_once
@@ -123,8 +125,9 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
     reports = {name: choice.make(getattr(model, name)).report for name in STACKS}
     if weights is not None:
         record = _record(weights, choice)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({name: report["key"] for name, report in reports.items()}), encoding="utf-8")
+        content = json.dumps({name: report["key"] for name, report in reports.items()})
+        with suppress(OSError):  # without it the weights are read once more
+            output_files.write_text(record, content, make_folder=True)
     return list(reports.values())
 
 

@@ -13,9 +13,12 @@ from .compat import PASSED_BY_TRANSFORMERS
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice, engine_of
 
+PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+"""What `DataCollatorWithFlattening` says of the sequences that it lays in one row."""
+
 
 def reject_unknown(model: nn.Module, kwargs: Mapping[str, Any]) -> None:
-    unknown = sorted(set(kwargs) - PASSED_BY_TRANSFORMERS)
+    unknown = sorted(set(kwargs) - PASSED_BY_TRANSFORMERS - set(PACKING))
     if unknown:
         raise TypeError(f"{type(model).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}")
 
@@ -28,6 +31,27 @@ def cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | i
     return nn.functional.cross_entropy(flat, target, ignore_index=-100, reduction="sum") / num_items_in_batch
 
 
+def packed_positions(kwargs: Mapping[str, Any], length: int) -> Tensor | None:
+    """Positions [1 or batch, length] that start anew with every packed sequence, where only its ends or numbers are given."""
+    if (ends := kwargs.get("cu_seq_lens_q")) is not None:
+        places = torch.arange(length, device=ends.device)
+        return (places - ends.long()[torch.searchsorted(ends.long(), places, right=True) - 1])[None]
+    if (numbers := kwargs.get("seq_idx")) is not None:
+        places = torch.arange(length, device=numbers.device).expand_as(numbers)
+        changes = torch.diff(numbers, prepend=numbers[:, :1] - 1, dim=-1) != 0
+        return places - torch.where(changes, places, 0).cummax(-1).values
+    return None
+
+
+def same_sequence(position_ids: Tensor) -> Tensor | None:
+    """Which positions are of one sequence where several are packed, bool [batch, 1, length, length]; None for one a row."""
+    starts = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1
+    if not torch.compiler.is_compiling() and not starts.any():
+        return None
+    number = starts.cumsum(-1)
+    return (number[:, :, None] == number[:, None, :])[:, None]
+
+
 class BarkPreTrainedModel(PreTrainedModel):
     """What all Bark models share: loading, saving, devices and the stack of blocks."""
 
@@ -37,6 +61,7 @@ class BarkPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     # masks that checkpoints of older versions hold; they are computed here
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$"]
 
@@ -102,8 +127,23 @@ class BarkPreTrainedModel(PreTrainedModel):
 
     @property
     def engine(self) -> Any:
-        """What runs this transformer: see `transformers_bark.generation.engine`."""
-        return engine_of(self, self.engine_choice)
+        """What runs this transformer: see `transformers_bark.generation.engine`.
+
+        Raises:
+            ValueError: "onnxruntime", whose graphs are built from the weights alone, for a model with adapters.
+        """
+        choice = self.engine_choice
+        if self._has_adapters() and choice.for_device(self.device).name == "onnxruntime":
+            if choice.name != "auto":
+                raise ValueError(
+                    "the engine 'onnxruntime' does not see adapters: merge them into the weights, or use 'torch'"
+                )
+            choice = EngineChoice()
+        return engine_of(self, choice)
+
+    def _has_adapters(self) -> bool:
+        """Whether an adapter stands in the place of a linear module of the blocks."""
+        return any(hasattr(part, "base_layer") for block in self.layers for part in block.modules())
 
     @property
     def device(self) -> torch.device:
@@ -122,10 +162,11 @@ class BarkPreTrainedModel(PreTrainedModel):
         output_attentions: bool,
         output_hidden_states: bool,
         first: int = 0,
+        **packing: Any,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """All blocks and the final norm -> last hidden state, hidden states of every depth, attention weights.
 
-        The last block leaves positions before `first` out.
+        The last block leaves positions before `first` out. `packing` reaches the attention's implementation.
         """
         if output_attentions and attention_mask is not None and attention_mask.ndim != 4:
             raise ValueError(
@@ -141,6 +182,7 @@ class BarkPreTrainedModel(PreTrainedModel):
                 past_key_values=past_key_values,
                 output_attentions=output_attentions,
                 first=first if block is self.layers[-1] else 0,
+                **packing,
             )
             attentions.append(weights)
         hidden_states = self.layernorm_final(hidden_states)
@@ -166,6 +208,13 @@ class BarkPreTrainedModel(PreTrainedModel):
                 f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}"
             )
         return self.drop(inputs_embeds.to(weight.device) + self.position_embeds_layer(position_ids.to(weight.device)))
+
+    def _packing(self, kwargs: Mapping[str, Any], position_ids: Tensor | None) -> dict[str, Any]:
+        """What says to an attention without a mask where packed sequences end."""
+        if self.config._attn_implementation in ("sdpa", "eager"):
+            return {}
+        said = {name: kwargs[name] for name in PACKING if kwargs.get(name) is not None}
+        return said if position_ids is None else {**said, "position_ids": position_ids}
 
     def _flags(self, *flags: tuple[str, bool | None]) -> list[bool]:
         """Each flag as given, or as the config has it."""

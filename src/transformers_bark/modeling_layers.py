@@ -64,10 +64,12 @@ class BarkAttention(nn.Module):
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
         first: int = 0,
+        **packing: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """hidden_states: [batch, length, hidden] -> the same shape, and weights [batch, head, length, past + length].
 
-        Positions before `first` are looked at and have no output.
+        Positions before `first` are looked at and have no output. `packing` says where packed sequences end, for
+        implementations that have no mask.
         """
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
@@ -81,7 +83,9 @@ class BarkAttention(nn.Module):
         if not output_attentions:
             attend = attention_function(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.dropout if self.training else 0.0
-        output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
+        output, weights = attend(
+            self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **packing
+        )
         return self.resid_dropout(self.out_proj(output.flatten(-2))), weights
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -121,9 +125,10 @@ class BarkBlock(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
         first: int = 0,
+        **packing: Any,
     ) -> tuple[Tensor, Tensor | None]:
         attended, weights = self.attn(
-            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions, first
+            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions, first, **packing
         )
         hidden_states = hidden_states[:, first:] + attended
         return hidden_states + self.mlp(self.layernorm_2(hidden_states)), weights
