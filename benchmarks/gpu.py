@@ -26,8 +26,8 @@ from typing import Any
 import gpu_report
 
 HERE = Path(__file__).resolve().parent
-MARGIN_S = 12.0
-"""Seconds of the budget that are left for starting, for the report and its pictures."""
+MARGIN_S = 25.0
+"""Seconds of the budget that are kept for `make`, for starting, for the report and its pictures."""
 NAMES = {
     "stock bf16": ("stock Transformers, bf16", {"implementation": "stock", "precision": "bf16"}),
     "ours bf16": ("ours, compiled bf16", {"implementation": "ours", "engine": "compiled", "precision": "bf16"}),
@@ -51,9 +51,9 @@ class Part:
     command: list[str]
 
 
-def task(name: str, options: argparse.Namespace, **job: Any) -> list[str]:
+def task(what: str, options: argparse.Namespace, **job: Any) -> list[str]:
     """The command of a task of `gpu_tasks.py`."""
-    job = {"task": name, "device": options.device, "threads": options.threads, **job}
+    job = {"task": what, "device": options.device, "threads": options.threads, **job}
     return [sys.executable, str(HERE / "gpu_tasks.py"), json.dumps(job)]
 
 
@@ -113,9 +113,7 @@ def _kernels(options: argparse.Namespace, size: str, folders: dict[str, str], ba
     rows = sorted({1, max(options.rows)}) if backend == "none" else [1]
     job = {"size": size, "folder": folders[size], "batches": rows, "backends": [backend]}
     steps = 100 if options.device == "cuda" else 8
-    return Part(
-        f"kernels {backend}", 30 if backend == "none" else 70, task("kernels", options, steps=steps, **job)
-    )
+    return Part(f"kernels {backend}", 30 if backend == "none" else 70, task("kernels", options, steps=steps, **job))
 
 
 class Run:
@@ -156,7 +154,9 @@ def carry_out(run: Run, parts: list[Part], launch: Launch, budget_s: float, cloc
     for part in parts:
         left = budget_s - clock()
         if part.estimate > left:
-            run.finish_part(part, f"left out: it takes about {part.estimate:.0f} s, and {max(0, left):.0f} s are left", 0)
+            run.finish_part(
+                part, f"left out: it takes about {part.estimate:.0f} s, and {max(0, left):.0f} s are left", 0
+            )
             continue
         started = clock()
         status = launch(part.command, left, run.take)
@@ -220,7 +220,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0, help="of the whole run (default 9)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--sizes", type=words, default=["small", "large", "nano"], help="the first one is looked at closely")
+    parser.add_argument(
+        "--sizes", type=words, default=["small", "large", "nano"], help="the first one is looked at closely"
+    )
     parser.add_argument("--rows", type=lambda text: [int(n) for n in words(text)], default=[1, 8, 16, 64])
     parser.add_argument("--seconds", type=float, default=5.0, help="of audio a row")
     parser.add_argument("--parts", type=words, default=[""], help="only parts whose name has one of these words")

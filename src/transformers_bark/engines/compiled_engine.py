@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -62,6 +62,12 @@ class PerShape:
         return self.compiled[shape](*arguments)
 
 
+@cache
+def _recording_stream(device: torch.device) -> Any:
+    """One for all recordings: libraries keep tens of megabytes for each stream that they have seen."""
+    return torch.cuda.Stream(device)
+
+
 @torch.no_grad()
 def record(run: Callable[[], Tensor], device: torch.device, pool: Any = None) -> Callable[[], Tensor]:
     """`run` as one CUDA graph, whose result lies in the same memory each time; on other devices `run` itself.
@@ -74,13 +80,14 @@ def record(run: Callable[[], Tensor], device: torch.device, pool: Any = None) ->
         return run
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream, current = _recording_stream(device), torch.cuda.current_stream()
         stream.wait_stream(current)
-        with torch.cuda.stream(stream):  # the stream of the recording: libraries prepare themselves for each
+        with torch.cuda.stream(stream):  # that of the recording: libraries prepare themselves for each
             for _ in range(2):
                 run()
         try:
-            with torch.cuda.graph(graph, pool, stream, "thread_local"):
+            # the outer one goes back to the current stream also where a recording fails
+            with torch.cuda.stream(current), torch.cuda.graph(graph, pool, stream, "thread_local"):
                 output = run()
         except RuntimeError as error:
             warn_once(f"steps run without a CUDA graph: {error}")
