@@ -2,8 +2,8 @@
 
 A step is many small kernels: on a GPU it takes longer to start them one by one than to run them. A graph starts all at once, and
 must find its inputs where they lay when it was recorded. So the cache is memory that is lent to a batch and comes back
-when the batch is done. `torch.compile` records graphs too ("reduce-overhead"), but anew for every cache, and stops after
-some; and compiling takes minutes where recording takes milliseconds.
+when the batch is done. `torch.compile` records graphs too ("reduce-overhead"), but anew for every cache; and compiling takes
+minutes where recording takes milliseconds.
 
 Shapes come in buckets, so that few graphs serve all calls: rows in powers of two, positions in multiples of `ROOM`.
 """
@@ -11,9 +11,10 @@ Shapes come in buckets, so that few graphs serve all calls: rows in powers of tw
 from __future__ import annotations
 
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -29,7 +30,7 @@ from .torch_engine import TorchFine
 ROOM = 256
 """A graph looks at a multiple of this many positions."""
 
-KEPT = 4
+KEPT = 8
 """Memories that wait for another batch at most. Buckets are powers of two, so together they are at most twice the largest."""
 
 
@@ -62,25 +63,25 @@ class PerShape:
         return self.compiled[shape](*arguments)
 
 
-@cache
-def _recording_stream(device: torch.device) -> Any:
-    """One for all recordings: libraries keep tens of megabytes for each stream that they have seen."""
-    return torch.cuda.Stream(device)
+_streams: dict[torch.device, list[Any]] = defaultdict(list)
+"""Streams that no memory records on now."""
 
 
 @torch.no_grad()
-def record(run: Callable[[], Tensor], device: torch.device, pool: Any = None) -> Callable[[], Tensor]:
-    """`run` as one CUDA graph, whose result lies in the same memory each time; on other devices `run` itself.
+def record(run: Callable[[], Tensor], stream: Any, pool: Any = None) -> Callable[[], Tensor]:
+    """`run` as one CUDA graph, whose result lies in the same memory each time; `run` itself where there is no stream.
 
     Args:
         run: is also called to warm up, so that twice must be the same as once.
+        stream: to record on. When a graph ends, what cuBLAS keeps for its stream is freed, whichever other graphs use it
+            (github.com/pytorch/pytorch/issues/193402): so graphs that do not end together need streams of their own.
         pool: memory that the graph shares with others.
     """
-    if device.type != "cuda":
+    if stream is None:
         return run
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device):
-        stream, current = _recording_stream(device), torch.cuda.current_stream()
+    with torch.cuda.device(stream.device):
+        current = torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):  # that of the recording: libraries prepare themselves for each
             for _ in range(2):
@@ -109,6 +110,7 @@ class Memory:
         keys, values: of each layer, [bucket, head, capacity, head_dim].
         tokens, positions: of each row's next step, int64 [bucket].
         going: 1 for the rows that are still decoded, int64 [bucket].
+        stream: that its steps are recorded on, no other memory's; None where nothing is recorded.
         steps: the recorded steps, by positions looked at and span of the logits.
         weights: where the model's weights lay when the steps were recorded.
     """
@@ -123,6 +125,11 @@ class Memory:
         self.tokens, self.positions, self.going = (
             torch.zeros(bucket, dtype=torch.long, device=device) for _ in range(3)
         )
+        self.stream = None
+        if device.type == "cuda":
+            free = _streams[device]
+            self.stream = free.pop() if free else torch.cuda.Stream(device)
+            weakref.finalize(self, free.append, self.stream).atexit = False
         self.steps: dict[tuple[int, Span], Callable[[], Tensor]] = {}
         self.weights: tuple[int, ...] = ()
 
@@ -292,7 +299,7 @@ class CompiledCausal:
         """The step that looks at so many positions: it gives logits [bucket, token of the span]."""
         room = rooms(n_seen) if self._compiled is None else memory.capacity  # a room more is a compilation more
         if (room, span) not in memory.steps:
-            memory.steps[room, span] = record(self._make_step(memory, room, span), memory.tokens.device, self._pool)
+            memory.steps[room, span] = record(self._make_step(memory, room, span), memory.stream, self._pool)
         return memory.steps[room, span]
 
     def _make_step(self, memory: Memory, room: int, span: Span) -> Callable[[], Tensor]:
