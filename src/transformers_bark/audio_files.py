@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from torch import Tensor
 
 from . import output_files
@@ -85,6 +84,8 @@ def _samples(audio: Any) -> np.ndarray:
 
 def _encode(samples: np.ndarray, sampling_rate: int, container: str, coding: str) -> bytes:
     """The bytes of the file. In memory, as libsndfile hides the errors of a file that it writes to."""
+    import soundfile  # speaking without writing files needs no libsndfile
+
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(

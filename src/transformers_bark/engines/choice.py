@@ -72,14 +72,14 @@ class EngineChoice:
         return self.name == "auto" and not (self.precision or self.cache_precision)
 
     def for_device(self, device: torch.device) -> EngineChoice:
-        """`auto` decided: ONNX Runtime on a CPU that has it, a compiled step in bf16 on CUDA, else PyTorch.
+        """`auto` decided: ONNX Runtime on a CPU that has it, a recorded step in bf16 on CUDA, else PyTorch.
 
         Raises:
             ValueError: a precision that the engine decided on does not have.
         """
         if self.name != "auto":
             return self
-        if device.type == "cuda" and importlib.util.find_spec("triton"):
+        if device.type == "cuda":
             own = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
             return replace(self, name="compiled", precision=self.precision or own)
         has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))

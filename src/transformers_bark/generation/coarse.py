@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -159,41 +161,48 @@ class _Progress:
     Args:
         counts: tokens that each row still takes part in; a criterion makes it less.
         active: places of the rows that do so now.
-        made: tokens of each row since its last window. They stay on the device: to look at them is to wait for it.
-        values: see `_Turns.choose`, one tensor a turn since then.
+        n_made: tokens of each row since its last window.
+        taken: active places, tokens and values (see `_Turns.choose`) of each turn since then. They stay on the device: to look
+            at them is to wait for it.
     """
 
     rows: Sequence[_Row]
     counts: list[int]
     active: list[int]
-    made: list[list[Tensor]]
-    values: list[Tensor]
+    n_made: list[int]
+    taken: list[tuple[list[int], Tensor, Tensor]]
 
     @property
     def owners(self) -> list[int]:
         return [self.rows[place].index for place in self.active]
 
     def take(self, chosen: Tensor, values: Tensor) -> None:
-        for place, token in zip(self.active, chosen, strict=True):
-            self.made[place].append(token)
-        self.values.append(values)
+        self.taken.append((self.active, chosen, values))
+        for place in self.active:
+            self.n_made[place] += 1
 
     def end_soon(self, places: Sequence[int], turn: int, n_codebooks: int) -> None:
         """Ends active rows with the frame that they are in."""
         for index in [self.active[place] for place in places]:
             row = self.rows[index]
-            n_done = row.n_done + len(self.made[index])
+            n_done = row.n_done + self.n_made[index]
             row.n_tokens = min(row.n_tokens, -(-n_done // n_codebooks) * n_codebooks)
             self.counts[index] = min(self.counts[index], turn + row.n_tokens - n_done)
 
     def give(self, has_rules: bool) -> None:
         """Gives each row what has been made of it since the last time."""
-        check_numbers(torch.cat(self.values).tolist() if self.values else [], "the coarse stage's logits", has_rules)
-        for row, tokens in zip(self.rows, self.made, strict=True):
-            row.coarse = torch.cat([row.coarse, *(token[None] for token in tokens)])
-            row.n_done += len(tokens)
-            tokens.clear()
-        self.values.clear()
+        values = [part for _, _, part in self.taken]
+        check_numbers(torch.cat(values).tolist() if values else [], "the coarse stage's logits", has_rules)
+        parts = [[row.coarse] for row in self.rows]
+        for active, turns in groupby(self.taken, key=itemgetter(0)):
+            tokens = torch.stack([chosen for _, chosen, _ in turns], dim=1)  # a tensor a row, not one a token
+            for place, new in zip(active, tokens, strict=True):
+                parts[place].append(new)
+        for row, part, n_made in zip(self.rows, parts, self.n_made, strict=True):
+            row.coarse = torch.cat(part)
+            row.n_done += n_made
+        self.n_made = [0] * len(self.rows)
+        self.taken.clear()
 
 
 def _windows(
@@ -206,7 +215,7 @@ def _windows(
     options, embed = turns.options, model.get_input_embeddings()
     length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
     counts = [min(length, row.n_tokens - row.n_done) for row in rows]
-    state_of = _Progress(rows, counts, list(range(len(rows))), [[] for _ in rows], [])
+    state_of = _Progress(rows, counts, list(range(len(rows))), [0] * len(rows), [])
     engine: CausalEngine = Uncached(model) if options.use_cache is False else model.engine
     prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
     made = None if turns.rules is None else torch.stack([row.made for row in rows])
