@@ -449,7 +449,7 @@ def test_a_plain_generation_config_sets_options(model: BarkModel) -> None:
     assert max(map(len, part.semantic_tokens)) == 6
     with pytest.raises(TypeError, match="generation_config.*int"):
         speak(model, batch(), generation_config=3)
-    with pytest.raises(TypeError, match="num_beams.*no beams"):
+    with pytest.raises(ValueError, match="generation_config.num_beams.*no beams"):
         speak(model, batch(), generation_config=GenerationConfig(num_beams=2))
     with pytest.raises(ValueError, match="max_new_tokens.*1000"):
         speak(model, batch(), generation_config=GenerationConfig(max_new_tokens=1000))
