@@ -55,7 +55,7 @@ setup(
     packages=find_packages("src"),
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
-        "accelerate>=1.1",
+        "accelerate>=1.2",
         "huggingface_hub>=1.3",
         "numpy>=1.26.4",
         "safetensors>=0.6.1",
