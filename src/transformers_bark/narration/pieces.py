@@ -17,12 +17,26 @@ Boundary = Literal["chapter", "paragraph", "line", "sentence", "clause", "word",
 
 BOUNDARIES: tuple[Boundary, ...] = ("chapter", "paragraph", "line", "sentence", "clause", "word", "grapheme")
 
+_BLANK = regex.compile(r"(?:\r\n|[\s\p{Cc}\ufeff\u200b](?![\p{M}\u200c\u200d]))+")
 _SPOKEN = regex.compile(r"[\p{L}\p{N}\p{Sc}%&@]")
 
 
 def says_something(text: str) -> bool:
     """Whether there is a letter, a digit or a sign with a name in the text: "* * *" and "…" are pauses, not speech."""
     return _SPOKEN.search(text) is not None
+
+
+def trimmed(text: str, start: int = 0, end: int | None = None) -> tuple[int, int]:
+    """Where the text in [start, end) begins and ends without the white space around it.
+
+    A space that carries a combining mark is a character, and stays.
+    """
+    end = len(text) if end is None else end
+    if (lead := _BLANK.match(text, start, end)) is not None:
+        start = lead.end()
+    while end > start and _BLANK.fullmatch(text, end - 1, end):
+        end -= 1
+    return start, end
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class Piece:
     def __post_init__(self) -> None:
         if self.number < 1:
             raise ValueError(f"number is {self.number}; pieces are counted from 1")
-        if self.text != self.text.strip() or not says_something(self.text):
+        if trimmed(self.text) != (0, len(self.text)) or not says_something(self.text):
             raise ValueError(f"{self.text!r} is no piece: it has white space at an end, or nothing to say")
         if self.pause_after is not None and not (math.isfinite(self.pause_after) and self.pause_after >= 0):
             raise ValueError(f"pause_after is {self.pause_after}; expected seconds, 0 or more")
