@@ -72,14 +72,11 @@ class _Breaks:
         clauses = sorted({*sentences, *_outside(together, stops)})
         brackets = [span for span in together if text[span[0]] == "["]
         words = _outside(brackets, sorted({*stops, *(match.end() for match in _WORD.finditer(text))}))
-        self.levels: list[tuple[Boundary, list[int]]] = [
+        parts = [match.end() for match in _PART.finditer(text)]
+        kinds: tuple[Boundary, ...] = ("sentence", "clause", "word", "word")
+        self.levels = [
             (kind, [offset for offset in offsets if offset in allowed])
-            for kind, offsets in (
-                ("sentence", sentences),
-                ("clause", clauses),
-                ("word", words),
-                ("word", [match.end() for match in _PART.finditer(text)]),
-            )
+            for kind, offsets in zip(kinds, (sentences, clauses, words, parts), strict=True)
         ]
 
 
@@ -171,7 +168,7 @@ def _fill(text: str, atoms: Sequence[Atom], limits: Limits, room: float) -> list
     best = [0.0]
     previous = [0]
     for last in range(1, len(atoms) + 1):
-        choices = []
+        choices: list[tuple[float, int]] = []
         for first in range(last - 1, max(-1, last - 1 - _MOST_ATOMS), -1):
             share = max(sums[last][0] - sums[first][0], sums[last][1] - sums[first][1])
             if choices and (share > room or atoms[first].boundary == "grapheme"):
