@@ -6,8 +6,10 @@ unpacked is bounded before and while it is read.
 
 from __future__ import annotations
 
+import lzma
 import posixpath
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -29,6 +31,9 @@ MAX_BOOK_BYTES = 256 * 2**20
 MAX_RATIO = 200
 """Bytes unpacked for each packed, in a page above 1 MB; text shrinks to a fifth or so."""
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError)
+"""What zipfile raises for a file that is damaged, has a password, or is packed in a way that it does not know."""
+
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")
@@ -37,16 +42,16 @@ _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")
 def read(source: Source, blocks: Blocks) -> Mapping[str, Any]:
     """A book's pages in the order of its spine; the navigation page is left out. Marks are not looked for."""
     assert source.path is not None
-    try:
-        with zipfile.ZipFile(source.path) as file:
-            book = _Book(source, file)
+    with source.path.open("rb") as stream:
+        try:
+            book = _Book(source, zipfile.ZipFile(stream))
             reader = MarkReader(blocks, source.cast, "never", source.name)
             chapter: str | None = None
             for page in book.pages():
                 chapter = _add_page(blocks, reader, book.text(page), chapter)
             return book.about()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise source.error(f"no EPUB: {error}") from None
+        except _DAMAGED as error:
+            raise source.error(f"no EPUB: {error or type(error).__name__}") from None
 
 
 def _add_page(blocks: Blocks, reader: MarkReader, html: str, chapter: str | None) -> str | None:
