@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.narration.texts import TEXTS
-from transformers_bark.narration import FORMATS, Limits, Script, ScriptError, read
+from transformers_bark.narration import FORMATS, Cast, Limits, Script, ScriptError, read
 from transformers_bark.narration.readers import epub
 
 CAST = {"Anna": "v2/en_speaker_9", "Ben": "v2/de_speaker_3"}
@@ -366,3 +366,16 @@ for file in Path({str(tmp_path)!r}).iterdir():
     book(tmp_path / "a.epub")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "texts"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(file for file in EXAMPLES.iterdir() if file.stem != "cast"), ids=lambda path: path.name
+)
+def test_the_examples_can_be_read(path: Path) -> None:
+    script = read(path, cast=Cast.read(EXAMPLES / "cast.txt"))
+    assert len(script) > 1
+    if path.suffix != ".md":
+        assert {"en_bright", "en_heart"} & set(script.voices)
