@@ -30,7 +30,7 @@ RECIPE = [
     "speechmos>=0.0.1",
 ]
 SERVE: list[str] = []  # nothing is served yet
-TEST = [*CONVERT, *TRAIN, *BENCH, "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [*CONVERT, *TRAIN, *BENCH, "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.5"]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(
@@ -48,9 +48,14 @@ setup(
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
         "accelerate>=1.0",
+        "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
         "huggingface_hub>=1.0",
+        "markdown-it-py>=3",  # there already, with huggingface_hub's command line
         "numpy>=1.26",
+        "pysubs2>=1.7",  # subtitles; Python only, needs nothing
+        "regex>=2024.5",  # there already, with transformers
         "safetensors>=0.6",
+        "sentencex>=1.0.30",  # sentences of any text that is spoken: 1 MB, wheels everywhere, needs nothing
         "soundfile>=0.12",
         "tokenizers>=0.21",
         "torch>=2.6",

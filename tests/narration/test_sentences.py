@@ -106,6 +106,16 @@ def test_sentences_come_first(language: str) -> None:
     assert len(stretches) > 1
 
 
+def test_a_long_speech_is_divided_between_its_sentences() -> None:
+    speech = (
+        "“Well!” thought Alice. “I shall go, as Mr. Fox did. How brave they are! Why, I would not say anything, even so.” "
+        "(It was true. Or not.)"
+    )
+    for tokens in range(60, 100, 5):
+        parts = divided(speech, Limits(tokens=tokens, count_tokens=count_tokens, seconds=60))
+        assert len(parts) > 1 and all(part[-1] in ".!”)" for part in parts), parts
+
+
 def test_then_clauses_then_words_then_characters() -> None:
     clauses = (
         "the first part of it is here, and the second part is there; the third and the very last of all is nowhere"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from .pieces import Chapter, Piece, Script
+from .cast import Cast
+from .limits import Limits
+from .pieces import Chapter, Piece, Script, ScriptError
+from .readers import FORMATS, read
 
-__all__ = ["Chapter", "Piece", "Script"]
+__all__ = ["FORMATS", "Cast", "Chapter", "Limits", "Piece", "Script", "ScriptError", "read"]

@@ -21,6 +21,15 @@ _BLANK = regex.compile(r"(?:\r\n|[\s\p{Cc}\ufeff\u200b](?![\p{M}\u200c\u200d]))+
 _SPOKEN = regex.compile(r"[\p{L}\p{N}\p{Sc}%&@]")
 
 
+class ScriptError(ValueError):
+    """What cannot be read, with the file and the line that it stands in."""
+
+    def __init__(self, message: str, source: str | None = None, line: int | None = None) -> None:
+        where = ", ".join([*([source] if source else []), *([f"line {line}"] if line is not None else [])])
+        super().__init__(f"{where}: {message}" if where else message)
+        self.line = line
+
+
 def says_something(text: str) -> bool:
     """Whether there is a letter, a digit or a sign with a name in the text: "* * *" and "…" are pauses, not speech."""
     return _SPOKEN.search(text) is not None
@@ -113,6 +122,8 @@ class Script:
     """What stands in the source before the first piece."""
     lead_pause: float | None = None
     """Seconds of silence before the first piece, where a mark gives them."""
+    notes: tuple[str, ...] = ()
+    """What the source holds that is not spoken, such as a block of code, with its line."""
 
     def __post_init__(self) -> None:
         numbers = [piece.number for piece in self.pieces]

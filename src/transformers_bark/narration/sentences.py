@@ -30,11 +30,13 @@ _PART = regex.compile(r"(?<=[-/_.,?&=:;!+~|])(?=\w)|(?<=\w)(?=[(\[{<])")
 _GRAPHEME = regex.compile(r"\X")
 _ENDS_UNSPACED = regex.compile(rf"[。！？｡．…।॥؟]{_CLOSING}$")
 _OPENING = regex.compile(r"(?<=\s)[\p{Ps}\p{Pi}\"'¿¡]+$")
+_QUOTES = regex.compile(r"[\p{Pi}\p{Ps}\p{Pe}\"„”»]")  # not ’, which is an apostrophe too
 _TOGETHER = regex.compile(r"\[[^\[\]\n]{1,60}\]|♪[^♪]+♪")
 _FOREIGN_SPACE = regex.compile(r"[^\S\n]|[\ud800-\udfff]")
 
-_COST: dict[Boundary, float] = {"sentence": 0.0, "clause": 0.3, "word": 1.0, "grapheme": 2.0}
-"""What a division costs beside lengths; a stretch of length 0 costs 1."""
+_SPEECH = regex.compile(r"(?<=[;:–—\p{Pf}\"”»)]\s*)|(?=[\p{Pi}\p{Ps}\"„«–—])")
+_COSTS: dict[Boundary, float] = {"sentence": 0.2, "clause": 0.3, "word": 1.0, "grapheme": 2.0}
+"""What a division inside a sentence costs, a sentence's end in a quotation included; a stretch of no length costs 1."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +53,46 @@ def split(text: str, limits: Limits, language: str = "en") -> list[Stretch]:
 
     Every stretch fits the limits. The one exception is a single character that does not.
     """
-    atoms = list(_atoms(text, 0, len(text), _Breaks(text, language), limits, "sentence"))
+    breaks = _Breaks(text, language)
+    atoms = list(_atoms(text, 0, len(text), breaks, limits, "sentence"))
+    costs = [breaks.cost(atom.end, atom.boundary) for atom in atoms]
     room = 1.0
     while True:
-        stretches = list(_trim(text, _fill(text, atoms, limits, room)))
+        stretches = list(_trim(text, _fill(text, atoms, costs, limits, room)))
         if room < 0.1 or all(limits.fits(text[one.start : one.end]) for one in stretches):
             return stretches if room >= 0.1 else list(_trim(text, atoms))
         room *= 0.9  # joined, the atoms have more tokens than one by one
 
 
 class _Breaks:
-    """Where a text may be divided, by kind: offsets in order."""
+    """Where a text may be divided: levels of offsets in order, each with its kind."""
 
     def __init__(self, text: str, language: str) -> None:
         self.graphemes = [match.start() for match in _GRAPHEME.finditer(text)] + [len(text)]
         allowed = set(self.graphemes)
         together = [match.span() for match in _TOGETHER.finditer(text)]
-        sentences = _outside(together, _sentence_ends(text, language))
+        sentences = _outside(together, _sentence_ends(text, text, language))
+        # sentencex does not divide what is quoted or in brackets; without the signs it does
+        quoted = _outside(together, sorted({*sentences, *_sentence_ends(text, _QUOTES.sub(" ", text), language)}))
         stops = [match.end() for match in _CLAUSE.finditer(text)]
-        clauses = sorted({*sentences, *_outside(together, stops)})
         brackets = [span for span in together if text[span[0]] == "["]
         words = _outside(brackets, sorted({*stops, *(match.end() for match in _WORD.finditer(text))}))
-        self.levels: list[tuple[Boundary, list[int]]] = [
-            (kind, [offset for offset in offsets if offset in allowed])
-            for kind, offsets in (
-                ("sentence", sentences),
-                ("clause", clauses),
-                ("word", words),
-                ("word", [match.end() for match in _PART.finditer(text)]),
-            )
+        parts = [match.end() for match in _PART.finditer(text)]
+        levels: list[dict[int, Boundary]] = [
+            dict.fromkeys(sentences, "sentence"),
+            {**dict.fromkeys(_outside(together, stops), "clause"), **dict.fromkeys(quoted, "sentence")},
+            dict.fromkeys(words, "word"),
+            dict.fromkeys(parts, "word"),
         ]
+        self.levels = [[(at, kind) for at, kind in sorted(level.items()) if at in allowed] for level in levels]
+        self._text = text
+        self._free = {*sentences, len(text)}
+
+    def cost(self, offset: int, kind: Boundary) -> float:
+        """What a division at an offset costs. A speech that begins or ends is as good a place as a sentence's end in it."""
+        if offset in self._free:
+            return 0.0
+        return _COSTS["sentence" if kind == "clause" and _SPEECH.match(self._text, offset) else kind]
 
 
 def _outside(spans: Sequence[tuple[int, int]], offsets: Sequence[int]) -> list[int]:
@@ -94,10 +106,10 @@ def _outside(spans: Sequence[tuple[int, int]], offsets: Sequence[int]) -> list[i
     return kept
 
 
-def _sentence_ends(text: str, language: str) -> list[int]:
-    """Offsets behind each sentence, white space included."""
+def _sentence_ends(text: str, view: str, language: str) -> list[int]:
+    """Offsets behind each sentence, white space included; `view` is the text with other signs in some places."""
     ends = []
-    for start, end in pairwise([0, *accumulate(len(one) for one in _segment(text, language))]):
+    for start, end in pairwise([0, *accumulate(len(one) for one in _segment(view, language))]):
         sentence = text[start:end]
         if (opening := _OPENING.search(sentence)) is not None:
             ends.append(start + opening.start())  # a quotation mark that opens the next sentence
@@ -136,10 +148,14 @@ def _atoms(
     if level == len(breaks.levels):
         yield from _chunks(text, start, end, breaks.graphemes, limits, outer)
         return
-    kind, offsets = breaks.levels[level]
-    inner = offsets[bisect_right(offsets, start) : bisect_left(offsets, end)]
-    for left, right in pairwise([start, *inner, end]):
-        yield from _atoms(text, left, right, breaks, limits, outer if right == end else kind, level + 1)
+    offsets = breaks.levels[level]
+    inner = offsets[bisect_right(offsets, start, key=_offset) : bisect_left(offsets, end, key=_offset)]
+    for (left, _), (right, kind) in pairwise([(start, outer), *inner, (end, outer)]):
+        yield from _atoms(text, left, right, breaks, limits, kind, level + 1)
+
+
+def _offset(division: tuple[int, Boundary]) -> int:
+    return division[0]
 
 
 def _chunks(
@@ -162,7 +178,7 @@ def _chunks(
         yield Atom(left, right, outer if right == end else "grapheme")
 
 
-def _fill(text: str, atoms: Sequence[Atom], limits: Limits, room: float) -> list[Stretch]:
+def _fill(text: str, atoms: Sequence[Atom], costs: Sequence[float], limits: Limits, room: float) -> list[Stretch]:
     """Joins atoms to stretches that take up to `room` of a piece, at the least cost in all."""
     sums = [(0.0, 0.0)]
     for atom in atoms:
@@ -171,14 +187,14 @@ def _fill(text: str, atoms: Sequence[Atom], limits: Limits, room: float) -> list
     best = [0.0]
     previous = [0]
     for last in range(1, len(atoms) + 1):
-        choices = []
+        choices: list[tuple[float, int]] = []
         for first in range(last - 1, max(-1, last - 1 - _MOST_ATOMS), -1):
             share = max(sums[last][0] - sums[first][0], sums[last][1] - sums[first][1])
             if choices and (share > room or atoms[first].boundary == "grapheme"):
                 break
             choices.append((best[first] + _length_cost(share, limits.target), first))
         cost, first = min(choices)
-        best.append(cost + _COST.get(atoms[last - 1].boundary, 0.0))
+        best.append(cost + costs[last - 1])
         previous.append(first)
     stretches = []
     last = len(atoms)
