@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,18 +112,19 @@ def open_audio(
 
 
 @contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A file's other name while it is written; it gets its own if no error is raised, else it is deleted."""
+def _draft(path: Path, ending: str = "part") -> Iterator[Path]:
+    """A file's other name while it is written; it gets its own if no error is raised, else it is deleted.
+
+    The name is always the same, so that what a kill leaves is written over by the next run.
+    """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder {path.parent} does not exist")
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    draft = path.with_name(f".{path.name}.{ending}")
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        yield draft
+        os.replace(draft, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 
@@ -231,7 +231,7 @@ class _Mp4Stream:
         self._closed = True
         self._blocks.finish()
         self._container.mux(self._stream.encode(None))
-        ends = [start for _, start in self._chapters[1:]] + [self._done]
+        ends = [*(start for _, start in self._chapters[1:]), self._done][: len(self._chapters)]
         self._container.set_chapters(
             [
                 {
@@ -266,7 +266,7 @@ def _id3_size(size: int) -> bytes:
 
 
 def _prepend(path: Path, head: bytes) -> None:
-    with _draft(path) as draft, path.open("rb") as source, draft.open("wb") as target:
+    with _draft(path, "tagged") as draft, path.open("rb") as source, draft.open("wb") as target:
         target.write(head)
         shutil.copyfileobj(source, target)
 
