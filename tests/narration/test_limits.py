@@ -107,3 +107,12 @@ def test_a_foreign_name_does_not_change_the_language() -> None:
     assert find("The city of 北京 is large, and Чехов wrote in Moscow.") == "en"
     assert find("東京タワーへ行く") == "ja"
     assert find("") == "en"
+
+
+def test_the_seconds_of_parts_are_at_least_those_of_the_whole() -> None:
+    """Else pieces that are joined by their sums would not fit."""
+    for text in [*TEXTS.values(), "a - b - c", "a.b.c ... d", "( - )"]:
+        whole = Limits(seconds=60).shares(text)[1]
+        for cut in range(len(text)):
+            left, right = (Limits(seconds=60).shares(part)[1] for part in (text[:cut], text[cut:]))
+            assert left + right >= whole - 1e-9, (text[:cut], text[cut:])

@@ -45,7 +45,7 @@ def said(script: Script) -> list[tuple[str, str | None]]:
     return [(piece.text, piece.voice) for piece in script]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PARTS, max_size=25).map("".join))
 def test_pieces_and_gaps_are_the_source(text: str) -> None:
     limits = Limits(seconds=5.0)
@@ -59,7 +59,7 @@ def test_pieces_and_gaps_are_the_source(text: str) -> None:
         assert all(limits.fits(piece.text) for piece in script)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=100))
 def test_any_text_is_its_pieces_and_gaps(text: str) -> None:
     assert read(text.replace("[", "(")).text == text.replace("[", "(")

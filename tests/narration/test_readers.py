@@ -125,6 +125,17 @@ def test_subtitles_keep_their_times() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_no_line_of_a_cue_is_lost(kind: str) -> None:
+    cues = [*TEXTS.values(), "42", "At\n7", "- a\n- b", "{curly} <3 5 < 6 > 4", "NOTE: this", "00:00", "C:\\New"]
+    blocks = [f"{n}\n00:{n:02}:00.000 --> 00:{n:02}:59.000\n{cue}\n" for n, cue in enumerate(cues, 1)]
+    script = read("WEBVTT\n\n" * (kind == "vtt") + "\n".join(blocks), kind, limits=Limits(seconds=100))
+    told: dict[float, str] = {}
+    for piece in script:
+        told[piece.end] = told.get(piece.end, "") + piece.text + piece.gap
+    assert ["".join(text.split()) for text in told.values()] == ["".join(cue.split()) for cue in cues]
+
+
 def test_vtt_names_speakers() -> None:
     script = read(VTT, "vtt", cast=CAST)
     assert [(p.text, p.start, p.end, p.speaker, p.voice) for p in script] == [
@@ -224,6 +235,8 @@ def test_json_lines() -> None:
         ("srt", SRT.replace("00:00:03.000 -->", "00:00:3000 -->"), "line 7: '00:00:3000 --> .*' is not a cue's times"),
         ("srt", SRT.replace("00:00:04,000", "00:00:02,000"), "line 7: a cue ends at 2.0 s, before it begins"),
         ("srt", "1\n00:00:01,000 --> 00:00:02,000\n[pause:x]", "line 3: "),
+        ("srt", "Hello.\n", "line 1: 'Hello.' stands before the first cue"),
+        ("srt", "1\n\n", "line 1: there is no cue"),
         ("vtt", VTT.removeprefix("WEB"), "line 1: a VTT file begins with WEBVTT"),
         ("vtt", VTT.replace("01:00:03.000", "01:00:03"), "line 15: '01:00:03 --> .*' is not a cue's times"),
         ("markdown", "# A\n\ntext\n\n> so [pause:x]", "line 5: "),

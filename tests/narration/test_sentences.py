@@ -73,7 +73,7 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PARTS, max_size=40).map("".join) | st.text(max_size=200), st.sampled_from([*TEXTS, "xx"]))
 def test_nothing_is_lost_of_random_texts(text: str, language: str) -> None:
     for limits in (SMALL, NANO, RELEASED):

@@ -34,7 +34,10 @@ _KINDS = regex.compile(
     r"(?P<han>\p{Han})|(?P<kana>[\p{Hiragana}\p{Katakana}])|(?P<hangul>\p{Hangul})"
     r"|(?P<digit>\p{N})|(?P<sign>[\p{Sc}%&@])|(?P<letter>\p{L})"
 )
-_STOPS = regex.compile(r"[.!?…。！？।]+(?=\s|$|[\p{Pe}\p{Pf}\"'])|[,;:،，、；：–—]+(?=\s|$|\p{L})|(?<=\s)-(?=\s)")
+_STOPS = regex.compile(
+    r"(?<![.!?…。！？।])[.!?…。！？।]++(?=\s|$|[\p{Pe}\p{Pf}\"'])"
+    r"|(?<![,;:،，、；：–—])[,;:،，、；：–—]++(?=\s|$|\p{L})|(?<!\S)-(?=\s|$)"
+)
 _STOP_SECONDS = 0.25
 _BEGIN_SECONDS = 0.4
 

@@ -21,7 +21,7 @@ from .pieces import Boundary, trimmed
 _CLOSING = r"[\p{Pe}\p{Pf}\"'’”»]*"
 _CLAUSE = regex.compile(
     rf"[,;:،؛…]{_CLOSING}\s+|\.\.\.{_CLOSING}\s+|[，、；：…‥]+{_CLOSING}|[–—]+\s*"
-    r"|\s+(?=[-–—(\[]\s?\S)"
+    r"|(?<!\s)\s++(?=[-–—(\[]\s?\S)"
 )
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _NOT_AT_START = r"[\p{Pe}\p{Pf}\p{Po}ーゝゞ々ぁぃぅぇぉっゃゅょァィゥェォッャュョ]"

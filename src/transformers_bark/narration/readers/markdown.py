@@ -26,7 +26,7 @@ def read(source: Source, blocks: Blocks) -> Mapping[str, Any]:
     if (front := _FRONT_MATTER.match(text)) is not None:
         text = "\n" * front.group().count("\n") + text[front.end() :]
     walker = _Walker(source, blocks)
-    walker.walk(MarkdownIt("commonmark").enable("table").parse(text))
+    walker.walk(MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text))
     if "title" not in about and len(walker.titles) == 1:
         about["title"] = walker.titles[0]
     return about

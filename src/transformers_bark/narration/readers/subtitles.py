@@ -15,6 +15,8 @@ from ..pieces import says_something
 if TYPE_CHECKING:
     from . import Source
 
+_BACKSLASH = "\ufdd0"
+"""Stands for a file's own backslashes while pysubs2 has it, whose line ends are written with one; no text has this character."""
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _TIMES = regex.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _VOICE = regex.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
@@ -38,8 +40,9 @@ def read_vtt(source: Source, blocks: Blocks) -> Mapping[str, Any]:
 def _read(source: Source, blocks: Blocks, kind: str) -> Mapping[str, Any]:
     text = source.text.replace("\r\n", "\n").replace("\r", "\n")
     lines = list(_cue_lines(source, text, kind))
+    _check_lead(source, text, kind, lines)
     try:
-        cues = list(pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True))
+        cues = list(pysubs2.SSAFile.from_string(text.replace("\\", _BACKSLASH), format_=kind, keep_html_tags=True))
     except (pysubs2.Pysubs2Error, ValueError) as error:
         raise source.error(f"no {kind.upper()}: {error}", 1) from None
     if len(cues) != len(lines):  # then a cue's line is not known
@@ -48,7 +51,7 @@ def _read(source: Source, blocks: Blocks, kind: str) -> Mapping[str, Any]:
         if cue.end < cue.start:
             raise source.error(f"a cue ends at {cue.end / 1000} s, before it begins at {cue.start / 1000} s", line)
         like = Block("", gap="\n\n", line=line + 1, boundary="line", start=cue.start / 1000, end=cue.end / 1000)
-        _add_cue(source, blocks, cue.text.replace("\\N", "\n"), like, kind)
+        _add_cue(source, blocks, cue.text.replace("\\N", "\n").replace(_BACKSLASH, "\\"), like, kind)
     return {}
 
 
@@ -64,6 +67,16 @@ def _cue_lines(source: Source, text: str, kind: str) -> Iterator[int]:
                     f"{line.strip()!r} is not a cue's times, as in 00:00:01,000 --> 00:00:02,500", number
                 )
             yield number
+
+
+def _check_lead(source: Source, text: str, kind: str, lines: list[int]) -> None:
+    """Refuses a file without cues, and text before the first cue of SubRip, which pysubs2 passes over."""
+    first = lines[0] if lines else None
+    for number, line in enumerate(text.split("\n")[:first], 1):
+        if kind == "srt" and number != first and line.strip() and not line.strip().isdecimal():
+            raise source.error(f"{line.strip()[:60]!r} stands before the first cue", number)
+    if first is None and text.strip() and kind == "srt":
+        raise source.error("there is no cue", 1)
 
 
 def _add_cue(source: Source, blocks: Blocks, text: str, like: Block, kind: str) -> None:
