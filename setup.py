@@ -34,7 +34,7 @@ TEST = [
     *CONVERT,
     *TRAIN,
     *BENCH,
-    "hypothesis>=6",  # any option values
+    "hypothesis>=6.100",  # any option values
     "peft>=0.18",  # adapters
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -56,9 +56,14 @@ setup(
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
         "accelerate>=1.1",
+        "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
         "huggingface_hub>=1.3",
+        "markdown-it-py>=3",  # there already, with huggingface_hub's command line
         "numpy>=1.26.4",
+        "pysubs2>=1.7",  # subtitles; Python only, needs nothing
+        "regex>=2024.5",  # there already, with transformers
         "safetensors>=0.6.1",
+        "sentencex>=1.0.30",  # sentences of any text that is spoken: 1 MB, wheels everywhere, needs nothing
         "soundfile>=0.12",
         "tokenizers>=0.22.1",
         "torch>=2.6",

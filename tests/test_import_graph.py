@@ -27,6 +27,7 @@ LAYERS: dict[str, float] = {
     "low_memory": 5,
     "modeling_bark": 6,
     "processing_bark": 6,
+    "narration": 6.5,
     "pipeline_bark": 7,
     "registration": 8,
     "suno": 7,
