@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
 LAYERS: dict[str, float] = {
     "compat": 0,
     "vocabulary": 0,
+    "input_files": 0,
     "output_files": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
