@@ -17,12 +17,13 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow lint format parity nano judge bench dist clean
+.PHONY: help speak test slow avx2 lint format parity nano judge bench dist clean
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
 	@echo 'make test              installs what the tests need and runs them (WORKERS=2 processes)'
 	@echo 'make slow              the long tests'
+	@echo 'make avx2              the engines'"'"' tests as on a processor with AVX2 alone (Linux, a C compiler, cpuid_fault)'
 	@echo 'make lint              ruff and mypy; make format mends what ruff can'
 	@echo 'make parity            how equal the results are to stock Transformers and to the original library'
 	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
@@ -39,6 +40,10 @@ test: $(VENV)/installed-test
 
 slow: $(VENV)/installed-test
 	$(PYTEST) -m slow
+
+# Hides AVX-512, VNNI and AMX from the processes: their libraries then take the kernels of an older processor, at full speed.
+avx2: $(VENV)/installed-test
+	LD_PRELOAD=$$($(BIN)/python -m tests.processors.mask .pytest_cache/mask) $(PYTEST) -n $(WORKERS) $(or $(TESTS),tests/engines tests/test_cli.py tests/test_nano.py)
 
 parity: $(VENV)/installed-test
 	$(TEST_ENV) $(BIN)/python -m tests.parity.report

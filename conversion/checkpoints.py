@@ -23,6 +23,8 @@ import safetensors
 import torch
 from torch import Tensor
 
+from transformers_bark import output_files
+
 scalar = np.float64(0).__reduce__()[0]
 """numpy's function that makes a number from bytes; its module's name depends on numpy's version."""
 
@@ -188,7 +190,7 @@ def write_safetensors(
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with output_files.open_output(path) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
@@ -211,7 +213,7 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
     Raises:
         ConversionError: `path` is a file, or a folder with something in it and `overwrite` is False.
     """
-    target = Path(path).absolute()
+    target = Path(os.path.realpath(path))  # a link to a folder stays
     if target.exists() and not target.is_dir():
         raise ConversionError(f"{target}: exists and is not a folder")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
@@ -223,6 +225,7 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
         draft.mkdir()
         yield draft
         if target.exists():
+            shutil.copymode(target, draft)
             target.rename(workplace / "replaced")
         draft.rename(target)
     finally:

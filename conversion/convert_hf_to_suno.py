@@ -26,6 +26,7 @@ if __package__ in (None, ""):  # run as a file
 
 from conversion import encodec_codec, names
 from conversion.checkpoints import ConversionError, FolderWeights, new_folder, own_storage
+from transformers_bark import output_files
 from transformers_bark.configuration_bark import BarkConfig, BarkSubModelConfig
 from transformers_bark.voices import KEYS, VoicePreset
 
@@ -52,11 +53,13 @@ def convert(folder: Path, output: Path, small: bool = False, overwrite: bool = F
             file = f"{stem}.pt" if small else f"{stem}_2.pt"
             loss = weights.metadata(f"{stage}.best_val_loss")
             checkpoint = stage_checkpoint(stage, getattr(config, f"{stage}_config"), weights, loss)
-            torch.save(checkpoint, draft / file)
+            with output_files.open_output(draft / file) as target:
+                torch.save(checkpoint, target)
             report.append(f"{stage}: {len(checkpoint['model'])} tensors -> {file}")
             del checkpoint
         state = codec_state(config, weights)
-        torch.save(state, draft / "encodec.th")
+        with output_files.open_output(draft / "encodec.th") as target:
+            torch.save(state, target)
         report.append(f"codec: {len(state)} tensors -> encodec.th")
         report.append(_convert_vocabulary(folder, draft))
         report.append(_convert_voices(folder, draft))
@@ -128,7 +131,7 @@ def _convert_vocabulary(folder: Path, draft: Path) -> str:
     tokens = sorted(vocab, key=vocab.__getitem__)
     if [vocab[token] for token in tokens] != list(range(len(tokens))):
         return "vocabulary: left out, its ids have gaps"
-    (draft / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    output_files.write_text(draft / "vocab.txt", "".join(f"{token}\n" for token in tokens))
     return f"vocabulary: {len(tokens)} tokens -> vocab.txt"
 
 

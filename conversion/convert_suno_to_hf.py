@@ -25,7 +25,8 @@ if __package__ in (None, ""):  # run as a file
 
 from conversion import encodec_codec, names
 from conversion.checkpoints import ConversionError, new_folder, open_safetensors, read_suno, write_safetensors
-from transformers_bark import hub
+from conversion.sources import Sources
+from transformers_bark import hub, output_files
 from transformers_bark.configuration_bark import BarkConfig, BarkSubModelConfig
 from transformers_bark.generation_configuration_bark import BarkGenerationConfig, check_compatible
 from transformers_bark.modeling_bark import BarkCoarseModel, BarkFineModel, BarkSemanticModel
@@ -35,31 +36,6 @@ from transformers_bark.voices import VoicePreset
 
 MODELS = {"semantic": BarkSemanticModel, "coarse_acoustics": BarkCoarseModel, "fine_acoustics": BarkFineModel}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Files to convert.
-
-    Args:
-        text, coarse, fine: the original's `.pt` files, of any size each.
-        codec: state of the `encodec` library's 24 kHz model.
-        tokenizer: folder of a tokenizer, or a WordPiece `vocab.txt`; None leaves it out.
-        voices: folder with the original's `.npz` presets, sub-folders included; None leaves them out.
-        generation_config: JSON file in place of the released models' settings.
-    """
-
-    text: Path
-    coarse: Path
-    fine: Path
-    codec: Path
-    tokenizer: Path | None = None
-    voices: Path | None = None
-    generation_config: Path | None = None
-
-    def missing(self) -> list[str]:
-        """Names of the sources that do not exist."""
-        return [f"{name} ({path})" for name, path in vars(self).items() if path is not None and not Path(path).exists()]
 
 
 @dataclass
@@ -100,7 +76,7 @@ class Shards:
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    output_files.write_json(path, content, sort_keys=True)
 
 
 def released_generation_config() -> BarkGenerationConfig:

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,7 @@ from transformers_bark.modeling_bark import BarkModel
 
 from . import names
 from .checkpoints import ConversionError, read_suno, read_torch, tensor_state
-
-if TYPE_CHECKING:
-    from .convert_suno_to_hf import Sources
+from .sources import Sources
 
 TOLERANCE = 1e-5
 """Largest difference that passes, relative to the largest value (at least 1), where weights keep their 32 bits."""

@@ -11,7 +11,7 @@ import torch
 
 from tests.tiny import tiny_checkpoint, tiny_model
 from transformers_bark import BarkModel
-from transformers_bark.engines import onnx_engine
+from transformers_bark.engines import onnx_cache
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -47,7 +47,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the user's cache alone, also in processes that a test starts."""
-    monkeypatch.setattr(onnx_engine, "CACHE", graphs)
+    monkeypatch.setattr(onnx_cache, "CACHE", graphs)
     monkeypatch.setenv("HF_HOME", str(graphs))
 
 

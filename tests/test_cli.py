@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +49,31 @@ def test_as_a_process_with_text_from_standard_input(checkpoint: Path, tmp_path: 
     done = subprocess.run(command, input="hello dog\n", capture_output=True, text=True, check=True)
     assert "o.wav" in done.stdout and soundfile.info(tmp_path / "o.wav").frames > 0
     assert "Traceback" not in done.stderr
+
+
+def test_standard_output_takes_the_audio_and_nothing_else(
+    checkpoint: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    arguments = ["hello dog", "--model", str(checkpoint), "--seed", "1", "-o"]
+    assert main([*arguments, str(tmp_path / "o.wav")]) == 0
+    assert b"o.wav" in capfdbinary.readouterr().out
+    assert main([*arguments, "-"]) == 0
+    said = capfdbinary.readouterr()
+    assert said.out == (tmp_path / "o.wav").read_bytes() and b"real-time factor" in said.err
+    assert main([*arguments, str(tmp_path / "o.flac"), "--quiet"]) == 0
+    assert soundfile.info(tmp_path / "o.flac").format == "FLAC"
+
+
+@pytest.mark.parametrize("arguments", [["hello", "-o", "o.wav"], ["hello", "-o", "-"], ["voices"]])
+def test_a_closed_standard_output_is_a_failure(checkpoint: Path, tmp_path: Path, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "transformers_bark", *arguments, "--model", str(checkpoint)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "bark-tts: standard output: Broken pipe"
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert soundfile.info(tmp_path / "o.wav").frames if "o.wav" in arguments else not list(tmp_path.iterdir())
 
 
 def test_voices_are_listed_used_and_saved(
@@ -118,7 +144,7 @@ def test_failures_are_one_line(
         (["hello", "-o", "/nowhere/o.wav"], "folder /nowhere does not exist"),
         (["hello", "--save-voice", "v.bin"], "v.bin"),
         (["hello", "--dtype", "int8"], "invalid choice"),
-        (["hello", "-o", "o.mp3"], "only WAV files are written, got o.mp3"),
+        (["hello", "-o", "o.txt"], ".wav, .flac, "),
         (["hello", "-o", "."], "is a folder"),
         (["hello", "-o", "o.wav", "--output_dir", "."], "-o takes the place of"),
         (["hello", "--text", "hello"], "give the text once"),

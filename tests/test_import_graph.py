@@ -11,10 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
 LAYERS: dict[str, float] = {
     "vocabulary": 0,
+    "output_files": 0,
+    "audio_streams": 2,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
     "modeling_layers": 2,
     "audio_files": 2,
+    "unknown_text": 0,
     "codec": 2,
     "hub": 2,
     "voices": 3,

@@ -1,9 +1,9 @@
-"""Writing of wave files: 16 bit, mono, whole or not at all."""
+"""Writing of audio files: mono, of the kind that their ending names."""
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,89 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
+from . import output_files
 
-def write_wav(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> Path:
-    """Writes audio [samples] (or [1, samples]) in [-1, 1] as a 16-bit mono WAV file; louder samples are clipped.
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
+}
+"""Endings, and what libsndfile calls their container and its coding."""
+
+_BLOCK = 1 << 16
+"""Samples encoded at a time: libsndfile's Vorbis coder crashes on very long blocks."""
+
+
+def audio_format(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Container and coding that a file's ending names; without an ending it is WAV.
 
     Raises:
-        ValueError: audio of another shape.
-        FileNotFoundError: the folder does not exist.
+        ValueError: an ending of another kind.
     """
-    path = Path(path)
-    array = audio.detach().float().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio, np.float32)
+    ending = Path(path).suffix.lower()
+    if ending not in ("", *FORMATS):
+        raise ValueError(f"the ending of an audio file must be one of {', '.join(FORMATS)}, got {os.fspath(path)!r}")
+    return FORMATS[ending or ".wav"]
+
+
+def write_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> Path:
+    """Writes audio as a mono file of the kind that the ending names (see `FORMATS`), 16-bit where that is not compressed.
+
+    Args:
+        path: the file; without an ending it is WAV, `-` is WAV on standard output. See `output_files.open_output`.
+        audio: [samples] or [1, samples] in [-1, 1]; louder samples are clipped. int16 samples are taken as they are.
+        sampling_rate: samples a second.
+
+    Raises:
+        ValueError: another ending, audio of another shape, samples that are not numbers, or a rate that the format lacks.
+        OSError: the file cannot be written; the error names it.
+    """
+    container, coding = audio_format(path)
+    content = _encode(_samples(audio), sampling_rate, container, coding)
+    output_files.write_bytes(path, content)
+    return Path(path)
+
+
+def write_wav(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> Path:
+    """`write_audio` as WAV, whatever the ending."""
+    output_files.write_bytes(path, _encode(_samples(audio), sampling_rate, *FORMATS[".wav"]))
+    return Path(path)
+
+
+def _samples(audio: Any) -> np.ndarray:
+    """Audio as float32 [samples] in [-1, 1]."""
+    array = np.asarray(
+        audio.detach().cpu().float() if isinstance(audio, Tensor) and audio.dtype.is_floating_point else audio
+    )
+    array = array.astype(np.float32) / 32768 if array.dtype == np.int16 else array.astype(np.float32)
     array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1:
         raise ValueError(f"audio must have the shape [samples], got {tuple(array.shape)}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder {path.parent} does not exist")
-    handle, draft = tempfile.mkstemp(suffix=".wav", dir=path.parent)
-    os.close(handle)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"audio must be numbers, got {np.count_nonzero(~np.isfinite(array))} samples that are NaN or infinite"
+        )
+    return np.clip(array, -1.0, 1.0)
+
+
+def _encode(samples: np.ndarray, sampling_rate: int, container: str, coding: str) -> bytes:
+    """The bytes of the file. In memory, as libsndfile hides the errors of a file that it writes to."""
+    buffer = io.BytesIO()
     try:
-        soundfile.write(draft, np.clip(array, -1.0, 1.0), sampling_rate, subtype="PCM_16", format="WAV")
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
-    return path
+        with soundfile.SoundFile(
+            buffer, "w", samplerate=sampling_rate, channels=1, format=container, subtype=coding
+        ) as file:
+            for start in range(0, len(samples), _BLOCK):
+                file.write(samples[start : start + _BLOCK])
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{container} with {coding} cannot hold audio of {sampling_rate} samples a second ({error})"
+        ) from error
+    return buffer.getvalue()

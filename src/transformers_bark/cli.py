@@ -1,8 +1,9 @@
-"""The command `bark-tts`: text in, a WAV file out."""
+"""The command `bark-tts`: text in, an audio file out."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import audio_files, output_files
 from .engines import CACHE_PRECISIONS, ENGINES, PRECISIONS, EngineChoice
 
 
@@ -22,7 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         help="what to say; - reads standard input; `voices` lists voices; `export` builds ONNX graphs ahead",
     )
-    parser.add_argument("-o", "--output", type=Path, help="WAV file to write (default: speech.wav)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="audio file to write: .wav, .flac, .mp3, .ogg, .opus, …; - is WAV on standard output (default: speech.wav)",
+    )
     parser.add_argument("--model", help="folder or name on the Hub (default: the checkpoint in the package)")
     parser.add_argument(
         "--voice", "--history_prompt", dest="voice", help="a voice's name, or an .npz or .safetensors file"
@@ -148,9 +155,15 @@ def _resolve_output(parser: argparse.ArgumentParser, options: argparse.Namespace
     if options.output is None:
         default = "speech.wav" if options.old_text is None else "bark_generation.wav"
         options.output = (options.output_dir or Path()) / (options.output_filename or default)
-    if options.output.suffix.lower() not in (".wav", ""):
-        parser.error(f"only WAV files are written, got {options.output}")
+    try:
+        audio_files.audio_format(options.output)
+    except ValueError as error:
+        parser.error(str(error))
     if options.output_full and options.save_voice is None:
+        if output_files.is_standard_output(options.output):
+            parser.error(
+                "--output_full names the voice after the audio file, which standard output is not: give --save-voice"
+            )
         options.save_voice = options.output.with_suffix(".npz")
     if options.save_voice and options.save_voice.suffix not in (".npz", ".safetensors"):
         parser.error(f"--save-voice must end in .npz or .safetensors, got {options.save_voice}")
@@ -165,12 +178,12 @@ def _resolve_output(parser: argparse.ArgumentParser, options: argparse.Namespace
 
 
 def _check_writable(parser: argparse.ArgumentParser, path: Path) -> None:
-    if not path.parent.is_dir():
-        parser.error(f"folder {path.parent} does not exist")
     if path.is_dir():
         parser.error(f"{path} is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK):
-        parser.error(f"folder {path.parent} is not writable")
+    try:
+        output_files.check_writable(path)
+    except OSError as error:
+        parser.error(f"{path}: {error.strerror}")
 
 
 def _guarded(action: Callable[..., None], *arguments: Any) -> int:
@@ -180,12 +193,34 @@ def _guarded(action: Callable[..., None], *arguments: Any) -> int:
     try:
         action(*arguments)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, SafetensorError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"bark-tts: {message}", file=sys.stderr)
+        print(f"bark-tts: {_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _message(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(line: str, file: Any = None) -> None:
+    """Prints a line to standard output, or to `file`.
+
+    Raises:
+        OSError: nobody reads it.
+    """
+    file = file or sys.stdout
+    try:
+        print(line, file=file, flush=True)
+    except OSError as error:
+        # what is left in the buffer would fail once more when the interpreter ends
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), file.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _model_source(options: argparse.Namespace) -> str:
@@ -207,7 +242,7 @@ def _list_voices(options: argparse.Namespace) -> None:
     from .processing_bark import BarkProcessor
 
     for name in BarkProcessor.from_pretrained(_model_source(options)).available_voice_presets:
-        print(name)
+        _say(name)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -220,7 +255,7 @@ def _export(options: argparse.Namespace) -> None:
     model = _load_model(source, "float32", torch.device("cpu"), EngineChoice())
     choice = EngineChoice("onnxruntime", options.precision, cache_precision=options.cache_precision)
     for report in build_graphs(model, choice, find_weights(source)):
-        print(f"{report['model']}: largest logit difference from PyTorch {report['largest_logit_difference']:.3g}")
+        _say(f"{report['model']}: largest logit difference from PyTorch {report['largest_logit_difference']:.3g}")
 
 
 def _generation_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -272,7 +307,7 @@ def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> A
     chosen = choice.for_device(device)
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
-        return BarkModel.from_pretrained(source, engine=chosen.name, **precisions, keep_weights=False)
+        return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
     model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -300,8 +335,6 @@ def _load(options: argparse.Namespace, device: Any) -> tuple[Any, Any]:
 def _speak(options: argparse.Namespace, started: float) -> None:
     from transformers.utils import logging
 
-    from . import audio_files
-
     progress = False if options.quiet or options.no_progress else None
     if progress is False or not sys.stderr.isatty():
         logging.disable_progress_bar()
@@ -321,12 +354,17 @@ def _speak(options: argparse.Namespace, started: float) -> None:
     if not len(audio):
         raise RuntimeError("the model ended before it said anything; try another --seed or a higher --min-eos-p")
     rate = model.generation_config.sample_rate
-    audio_files.write_wav(options.output, audio, rate)
+    audio_files.write_audio(options.output, audio, rate)
     if options.save_voice:
         output.voice_preset(0).save(options.save_voice)
     if not options.quiet:
         seconds = len(audio) / rate
-        print(
+        # standard output that takes the audio takes nothing else
+        taken = [
+            path for path in (options.output, options.save_voice) if path and output_files.is_standard_output(path)
+        ]
+        _say(
             f"{options.output}: {seconds:.2f} s at {rate} Hz; real-time factor {computed / seconds:.2f} "
-            f"({computed:.2f} s to generate, {time.perf_counter() - started:.2f} s in all)"
+            f"({computed:.2f} s to generate, {time.perf_counter() - started:.2f} s in all)",
+            sys.stderr if taken else None,
         )

@@ -11,6 +11,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from . import output_files
+
 LANGUAGES = ("de", "en", "es", "fr", "hi", "it", "ja", "ko", "pl", "pt", "ru", "tr", "zh")
 """Languages of the released models."""
 
@@ -98,7 +100,7 @@ def write_model_card(
         content = _CARD.format(metadata=data.to_yaml(), sample_rate=sample_rate, name=name or Path(folder).name)
     else:
         content = f"---\n{data.to_yaml()}\n---\n\n{body}"
-    ModelCard(content).save(path)
+    output_files.write_text(path, str(ModelCard(content)))
     return path
 
 
@@ -160,10 +162,10 @@ def write_auto_map(folder: str | Path) -> None:
     folder = Path(folder)
     for file, names in _AUTO_FILES.items():
         quoted = ", ".join(f'"{name}"' for name in names)
-        (folder / file).write_text(_REMOTE_CODE.format(names=", ".join(names), quoted=quoted), encoding="utf-8")
+        output_files.write_text(folder / file, _REMOTE_CODE.format(names=", ".join(names), quoted=quoted))
     for file, entries in _AUTO_CONFIGS.items():
         path = folder / file
         if path.exists():
             config = json.loads(path.read_text(encoding="utf-8"))
             config["auto_map"] = {**config.get("auto_map", {}), **entries}
-            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            output_files.write_json(path, config, sort_keys=True)

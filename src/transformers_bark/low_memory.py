@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import cached_file
 
+from . import output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
-from .engines.onnx_engine import GRAPH_VERSION
+from .engines.choice import warn_once
+from .engines.kernels import WEIGHTS, exact_weights
+from .engines.onnx_cache import GRAPH_VERSION, GraphError, read_report
 from .generation_configuration_bark import BarkGenerationConfig
 
 STACKS = ("semantic", "coarse_acoustics", "fine_acoustics")
@@ -49,24 +53,28 @@ def load_without_blocks(
     Args:
         model_class: the composite model's class.
         source: folder or name on the Hub, with its weights in one safetensors file.
-        choice: the engine, `onnxruntime`; its graphs are built first where they are missing, which takes the weights once.
+        choice: the engine, `onnxruntime` or `auto`; graphs are built first where they are missing, which takes the weights once.
+            Where `auto` cannot use them, PyTorch takes their place, with all weights.
         revision, cache_dir, token, local_files_only: where the Hub's files lie, as in `from_pretrained`.
 
     Raises:
         ValueError: another engine, or a checkpoint without `model.safetensors`.
     """
-    if choice.name != "onnxruntime":
+    if choice.name not in ("onnxruntime", "auto"):
         raise ValueError(f"`keep_weights=False` needs the engine 'onnxruntime', got {choice.name!r}")
     source = str(source)
     hub = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     weights = find_weights(source, **hub)
     if weights is None:
         raise ValueError(f"`keep_weights=False` reads one file, and {source} has no model.safetensors")
-    record = _record(weights, choice)
-    if not record.is_file():
-        build_graphs(model_class.from_pretrained(source, dtype=torch.float32, **hub), choice, weights)
-        gc.collect()
-    keys = json.loads(record.read_text(encoding="utf-8"))
+    try:
+        keys = _graph_keys(model_class, source, weights, choice, **hub)
+    except (GraphError, ImportError) as error:
+        if not choice.may_fall_back:
+            raise
+        warn_once(f"PyTorch speaks in place of ONNX Runtime: {error}")
+        return model_class.from_pretrained(source, engine="torch", **hub).eval()
+    choice = replace(choice, name="onnxruntime")
     model = _skeleton(model_class, source, **hub)
     missing, _ = model.load_state_dict(_outside_blocks(weights), strict=False, assign=True)
     model.fine_acoustics.tie_weights()
@@ -80,11 +88,26 @@ def load_without_blocks(
     return model.eval()
 
 
+def _graph_keys(model_class: Any, source: str, weights: Path, choice: EngineChoice, **hub: Any) -> dict[str, str]:
+    """The key of each transformer's graphs, which are all there: built where they are missing or damaged."""
+    record = _record(weights, choice)
+    try:
+        keys = json.loads(record.read_text(encoding="utf-8"))
+        if all(read_report(choice.cache / keys[name]) for name in STACKS):
+            return keys
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
+        pass
+    reports = build_graphs(model_class.from_pretrained(source, dtype=torch.float32, **hub), choice, weights)
+    gc.collect()
+    return {name: report["key"] for name, report in zip(STACKS, reports, strict=True)}
+
+
 def _record(weights: Path, choice: EngineChoice) -> Path:
     """Where it is noted which graphs belong to a file: by its place, size and time, as reading it whole would take long."""
     status = weights.stat()
     precisions = (choice.precision or "fp32", choice.cache_precision or "fp32")
-    facts = (GRAPH_VERSION, str(weights.resolve()), status.st_size, status.st_mtime_ns, *precisions)
+    ways = tuple(map(exact_weights, WEIGHTS))
+    facts = (GRAPH_VERSION, str(weights.resolve()), status.st_size, status.st_mtime_ns, *precisions, *ways)
     return choice.cache / "sources" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
 
 
@@ -93,12 +116,16 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
 
     Returns:
         the report of each graph: `model`, `largest_logit_difference` and `relative_difference` from PyTorch, `key`.
+
+    Raises:
+        GraphError: a graph differs too much from PyTorch, or cannot be kept.
     """
+    choice = replace(choice, name="onnxruntime")
     reports = {name: choice.make(getattr(model, name)).report for name in STACKS}
     if weights is not None:
         record = _record(weights, choice)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({name: report["key"] for name, report in reports.items()}), encoding="utf-8")
+        content = json.dumps({name: report["key"] for name, report in reports.items()})
+        output_files.write_text(record, content, make_folder=True)
     return list(reports.values())
 
 

@@ -17,14 +17,18 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from . import audio_files, hub, vocabulary
+from . import audio_files, hub, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
+from .unknown_text import known_text, says_something
 from .voices import KEYS, VoicePreset
 
 _VOICES_FILE = "speaker_embeddings_path.json"
 _VOICES_FOLDER = "speaker_embeddings"
 _GENERATION_FILE = "generation_config.json"
 _REPOSITORY = "repo_or_path"
+_MOST_NAMED = 20
+"""Unknown characters that a warning lists."""
+
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
@@ -121,7 +125,7 @@ class BarkProcessor(ProcessorMixin):
             listed: dict[str, Any] = {_REPOSITORY: "."}
             for name, voice in voices.items():
                 listed[name] = _save_voice(voice, folder, f"{speaker_embeddings_directory}/{name}", voice_format)
-            (folder / speaker_embeddings_dict_path).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+            output_files.write_json(folder / speaker_embeddings_dict_path, listed)
         files = super().save_pretrained(str(folder))
         if auto_map:
             hub.write_auto_map(folder)
@@ -272,7 +276,8 @@ class BarkProcessor(ProcessorMixin):
         """Tokenizes and loads voices.
 
         Args:
-            text: one text or several.
+            text: one text or several. Characters that the tokenizer does not know are replaced where they have an equivalent
+                (curly quotes, dashes, ligatures, full-width forms), else left out with one warning that lists them.
             voice_preset: one voice for all texts, or a list with a voice or None per text; see `load_voice`.
             max_length: text tokens in the prompt; longer text is cut, with a warning that says how much.
             device: where the tensors go.
@@ -282,10 +287,10 @@ class BarkProcessor(ProcessorMixin):
             `input_ids` and `attention_mask` [batch, max_length]; with a voice also `history_prompt`. `to(device)` moves all.
 
         Raises:
-            ValueError: empty text, an empty prompt, or a bad voice.
+            ValueError: empty text, text of which the tokenizer knows nothing, an empty prompt, or a bad voice.
             TypeError: text that is not a string.
         """
-        texts = [" ".join(one.split()) for one in _as_texts(text)]
+        texts = self._known_texts([" ".join(one.split()) for one in _as_texts(text)])
         length = self.max_length if max_length is None else max_length
         self._check_lengths(texts, length, add_special_tokens)
         encoded = self.tokenizer(
@@ -310,6 +315,24 @@ class BarkProcessor(ProcessorMixin):
         voice = self.load_voice(voice_preset)
         return None if voice is None else BatchFeature(voice.as_dict())
 
+    def _known_texts(self, texts: Sequence[str]) -> list[str]:
+        """The texts in characters that the tokenizer knows, with a warning that names what is lost.
+
+        Raises:
+            ValueError: nothing of a text is known.
+        """
+        read, lost = [], dict[str, None]()
+        for text in texts:
+            known, unknown = known_text(self.tokenizer, text)
+            if unknown and not says_something(self.tokenizer, known):
+                raise ValueError(f"`text` has nothing that the tokenizer knows, got {text!r}")
+            read.append(known)
+            lost |= dict.fromkeys(unknown)
+        if lost:
+            named = ", ".join(map(repr, list(lost)[:_MOST_NAMED])) + (", …" if len(lost) > _MOST_NAMED else "")
+            warnings.warn(f"the tokenizer does not know {named}: the speech will lack them", stacklevel=3)
+        return read
+
     def _check_lengths(self, texts: Sequence[str], length: int, add_special_tokens: bool) -> None:
         """Refuses text without a token, and warns of text that is longer than the prompt."""
         if length < 1:
@@ -328,16 +351,17 @@ class BarkProcessor(ProcessorMixin):
     def save_audio(
         self, audio: Tensor | np.ndarray, path: str | os.PathLike[str], sampling_rate: int | None = None
     ) -> None:
-        """Writes audio [samples] or [1, samples] as a 16-bit mono WAV file, whole or not at all.
+        """Writes audio [samples] or [1, samples] as a mono file, whole or not at all.
 
         Args:
+            path: its ending says what is written: .wav, .flac, .mp3, .ogg, .opus and more (`audio_files.FORMATS`); without one, WAV.
             sampling_rate: samples per second; None for the model's.
 
         Raises:
-            ValueError: audio of another shape.
-            FileNotFoundError: the folder does not exist.
+            ValueError: audio of another shape, samples that are not numbers, or another ending.
+            OSError: the file cannot be written; the error names it.
         """
-        audio_files.write_wav(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
+        audio_files.write_audio(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
 
 
 def _as_texts(text: Any) -> list[str]:
@@ -360,6 +384,13 @@ def _as_texts(text: Any) -> list[str]:
             raise TypeError(f"`text` must be a string or a list of strings, got {type(one).__name__}")
         if not one.strip():
             raise ValueError(f"`text` must not be empty, got {one!r}")
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`text` is not Unicode: it holds {one[error.start]!a} (half a character, from bytes that are not UTF-8) "
+                f"at {error.start}"
+            ) from None
     return texts
 
 
@@ -400,13 +431,13 @@ def _read_json(source: str, file: str, options: Mapping[str, Any]) -> dict[str, 
 
 def _save_voice(voice: VoicePreset, folder: Path, stem: str, voice_format: str) -> Any:
     """Writes one voice below `folder`, and gives its entry in the list."""
-    (folder / stem).parent.mkdir(parents=True, exist_ok=True)
     if voice_format != "npy":
         voice.save(folder / f"{stem}.{voice_format}")
         return f"{stem}.{voice_format}"
     entry = {key: f"{stem}_{key}.npy" for key in KEYS}
     for key, part in voice.as_dict().items():
-        np.save(folder / entry[key], part.cpu().numpy(), allow_pickle=False)
+        with output_files.open_output(folder / entry[key], make_folder=True) as file:
+            np.save(file, part.cpu().numpy(), allow_pickle=False)
     return entry
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from . import vocabulary
+from . import output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
 
 KEYS = ("semantic_prompt", "coarse_prompt", "fine_prompt")
@@ -76,24 +75,22 @@ class VoicePreset:
             raise ValueError(f"voice preset {path} cannot be read: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the voice to an `.npz` or `.safetensors` file, whole or not at all.
+        """Writes the voice to an `.npz` or `.safetensors` file, as `output_files.open_output` does; its folder is made.
 
         Raises:
             ValueError: another ending.
+            OSError: the file cannot be written; the error names it.
         """
         path = Path(path)
         parts = self.as_dict()
         if path.suffix not in (".npz", ".safetensors"):
             raise ValueError(f"a voice preset is saved as .npz or .safetensors, got {str(path)!r}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            draft = Path(folder) / path.name
+        with output_files.open_output(path, make_folder=True) as file:
             if path.suffix == ".npz":
                 arrays: dict[str, Any] = {key: part.cpu().numpy() for key, part in parts.items()}
-                np.savez_compressed(draft, **arrays)
+                np.savez_compressed(file, **arrays)
             else:
-                safetensors.torch.save_file({key: part.cpu().contiguous() for key, part in parts.items()}, draft)
-            draft.replace(path)
+                file.write(safetensors.torch.save({key: part.cpu().contiguous() for key, part in parts.items()}))
 
     def as_dict(self) -> dict[str, Tensor]:
         """The three parts by name."""

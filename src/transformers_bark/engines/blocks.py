@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..generation.engine import Span, tokens_of
+from .kernels import linear_fp32
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """A layer's index, query, key and value [batch, head, length, head_dim] -> what is attended, of the query's shape."""
 
 Linear = Callable[[Tensor, nn.Linear], Tensor]
-
-_ON_X86 = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
-_ONEDNN: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _ON_X86 else None
-"""The product that `torch.compile` takes on a CPU. What a linear module takes needs two to three times as long for few rows."""
 
 
 def is_plain(model: Any) -> bool:
@@ -38,9 +34,9 @@ def fast_linear(value: Tensor, module: nn.Linear, span: Span = None) -> Tensor:
         return module(value)[..., tokens_of(span)]
     if span is not None:
         weight, bias = weight[tokens_of(span)], None if bias is None else bias[tokens_of(span)]
-    if _ONEDNN is None or value.device.type != "cpu" or not value.dtype == weight.dtype == torch.float32:
+    if value.device.type != "cpu" or not value.dtype == weight.dtype == torch.float32:
         return nn.functional.linear(value, weight, bias)
-    return _ONEDNN(value, weight, bias, "none", [], "")
+    return linear_fp32(value, weight, bias)
 
 
 def module_linear(value: Tensor, module: nn.Linear) -> Tensor:

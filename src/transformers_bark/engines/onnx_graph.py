@@ -5,8 +5,11 @@ past and present are the same memory; the fine stack with `MultiHeadAttention`. 
 (docs/ContribOperators.md of its repository), as are the products with quantized weights:
 
 - int8: `DynamicQuantizeMatMul`, weights int8 with a scale per output, activations uint8 with a scale per call;
+- uint8: the same with 128 added to the weights, and int7: the same with weights to 63, for processors on which products with int8
+  saturate (see `kernels`);
 - int4: `MatMulNBits` with blocks of 32 weights, each with its scale, and activations int8 per block. For many tokens at once int8
-  is twice as fast.
+  is twice as fast;
+- int4 by fp32: the same with activations as they are.
 """
 
 from __future__ import annotations
@@ -41,10 +44,10 @@ def four_bits(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class GraphBuilder:
-    """Collects nodes and weights; values are named by the node that makes them."""
+    """Collects nodes and weights, in one of the ways above; values are named by their node."""
 
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
+    def __init__(self, weights_as: str) -> None:
+        self.weights_as = weights_as
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
@@ -70,29 +73,38 @@ class GraphBuilder:
     def linear(self, value: str, module: nn.Linear, name: str) -> str:
         """value @ weight.T + bias, with the weight in the graph's precision."""
         weight = _array(module.weight)
-        product = name if module.bias is None else f"{name}.product"
-        if self.precision == "int8":
-            self._int8(value, weight, product)
-        elif self.precision == "int4" and weight.shape[1] % _BLOCK == 0:
-            self._int4(value, weight, product)
-        else:
-            self.node("MatMul", [value, self.weight(f"{name}.weight", weight.T)], product)
         if module.bias is None:
-            return product
+            return self.product(value, weight, name)
+        product = self.product(value, weight, f"{name}.product")
         return self.node("Add", [product, self.weight(f"{name}.bias", _array(module.bias))], name)
 
+    def product(self, value: str, weight: np.ndarray, name: str) -> str:
+        """value @ weight.T, with weight [output, input]."""
+        if self.weights_as in ("int8", "uint8", "int7"):
+            self._int8(value, weight, name)
+        elif self.weights_as.startswith("int4") and weight.shape[1] % _BLOCK == 0:
+            self._int4(value, weight, name)
+        else:
+            self.node("MatMul", [value, self.weight(f"{name}.weight", weight.T)], name)
+        return name
+
     def _int8(self, value: str, weight: np.ndarray, name: str) -> None:
-        scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
-        whole = np.rint(weight / scale[:, None]).astype(np.int8)
-        weights = [self.weight(f"{name}.int8", whole.T), self.weight(f"{name}.scale", scale.astype(np.float32))]
-        self.node("DynamicQuantizeMatMul", [value, *weights], name, _CONTRIB)
+        largest = 63 if self.weights_as == "int7" else 127
+        scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / largest
+        whole = np.rint(weight / scale[:, None]).T
+        weights = {self.weights_as: whole.astype(np.int8), "scale": scale.astype(np.float32)}
+        if self.weights_as == "uint8":
+            weights |= {"uint8": (whole + 128).astype(np.uint8), "zero": np.full(len(weight), 128, np.uint8)}
+        names = [self.weight(f"{name}.{part}", array) for part, array in weights.items()]
+        self.node("DynamicQuantizeMatMul", [value, *names], name, _CONTRIB)
 
     def _int4(self, value: str, weight: np.ndarray, name: str) -> None:
         whole, scale = four_bits(weight)
         packed = whole[..., 0::2] | (whole[..., 1::2] << 4)
         weights = [self.weight(f"{name}.int4", packed), self.weight(f"{name}.scale", scale.ravel())]
         rows, columns = weight.shape
-        sizes = {"K": columns, "N": rows, "bits": 4, "block_size": _BLOCK, "accuracy_level": 4}
+        accuracy = 4 if self.weights_as == "int4" else 1  # of the activations: int8, fp32
+        sizes = {"K": columns, "N": rows, "bits": 4, "block_size": _BLOCK, "accuracy_level": accuracy}
         self.node("MatMulNBits", [value, *weights], name, _CONTRIB, **sizes)
 
     def norm(self, value: str, module: nn.LayerNorm, name: str) -> str:
@@ -164,9 +176,17 @@ def _cached_attention(
     return outputs[0]
 
 
+def product_graph(weights_as: str, weight: np.ndarray) -> onnx.ModelProto:
+    """One product alone: `value` [row, input] -> `out` [row, output] for a weight [output, input]."""
+    graph = GraphBuilder(weights_as)
+    value = graph.add_input("value", ["N", weight.shape[1]])
+    graph.add_output(graph.product(value, weight, "out"), ["N", len(weight)])
+    return graph.model("product")
+
+
 def causal_graph(
     model: Any,
-    precision: str,
+    weights_as: str,
     with_head: bool,
     scales: list[dict[str, np.ndarray]] | None = None,
     reads_prompts: bool = True,
@@ -182,7 +202,7 @@ def causal_graph(
     A prompt, before which nothing is cached, is then read in fp32, in half the time: `present_k0` and so on are its own keys and
     values in int8, which the caller puts into the memory. `reads_prompts` says that the graph can do this.
     """
-    config, graph = model.config, GraphBuilder(precision)
+    config, graph = model.config, GraphBuilder(weights_as)
     heads, size = config.num_heads, config.hidden_size // config.num_heads
     value = graph.add_input("embeds", ["B", "L", config.hidden_size])
     graph.add_input("cached", ["B"], TensorProto.INT32)
@@ -222,12 +242,12 @@ def causal_graph(
     return graph.model(type(model).__name__)
 
 
-def fine_graph(model: Any, precision: str) -> onnx.ModelProto:
+def fine_graph(model: Any, weights_as: str) -> onnx.ModelProto:
     """The fine stack.
 
     Inputs: `embeds` [1, L, H] with positions, `first` int64 [1] and a `head` [code, H]. Output: `out`, logits [L - first, code].
     """
-    config, graph = model.config, GraphBuilder(precision)
+    config, graph = model.config, GraphBuilder(weights_as)
     value = graph.add_input("embeds", [1, "L", config.hidden_size])
     first = graph.add_input("first", [1], TensorProto.INT64)
     graph.add_input("head", ["S", config.hidden_size])

@@ -18,10 +18,11 @@ from typing import Any
 import librosa
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
+from .. import output_files
 from .data import as_float
 
 _WEIGHTS = "semantic_tokenizer.safetensors"
@@ -162,10 +163,10 @@ class SemanticTokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer to `folder`."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         parts = {**self.bottleneck.state_dict(), "centres": self.centres}
-        save_file({name: part.half().contiguous() for name, part in parts.items()}, folder / _WEIGHTS)
-        (folder / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2))
+        content = save({name: part.half().contiguous() for name, part in parts.items()})
+        output_files.write_bytes(folder / _WEIGHTS, content, make_folder=True)
+        output_files.write_json(folder / _CONFIG, asdict(self.config))
 
     @classmethod
     def load(cls, folder: str | Path) -> SemanticTokenizer:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import BertTokenizer, EncodecConfig, EncodecModel, PreTrainedModel
+from transformers import AutoTokenizer, BertTokenizer, EncodecConfig, EncodecModel, PreTrainedModel
 
 from .. import codec as codec_contract
-from .. import hub
+from .. import hub, output_files
 from ..configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
 from ..generation_configuration_bark import BarkGenerationConfig, check_compatible
 from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSemanticModel
@@ -45,6 +45,7 @@ from .targets import (
     SemanticTargets,
     initialize_positions,
 )
+from .text_normalizer import normalizing_tokenizer, text_normalizer
 from .train import run_training
 
 _KEPT = ("id", "text", "voice", "word_chars", "word_frames")
@@ -168,7 +169,7 @@ def train_text_tokenizer(recipe: Recipe) -> None:
     """A WordPiece vocabulary hardly larger than the alphabet: spelling is learned letter by letter."""
     settings = recipe.settings("text_tokenizer")
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = text_normalizer(settings)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
         vocab_size=settings["vocab_size"], min_frequency=5, special_tokens=SPECIAL_TOKENS, show_progress=False
@@ -178,10 +179,10 @@ def train_text_tokenizer(recipe: Recipe) -> None:
     words = sorted(vocabulary, key=vocabulary.__getitem__)
     words += [digit for digit in (f"##{number}" for number in range(10)) if digit not in words]
     folder = recipe.done("text_tokenizer")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    output_files.write_text(folder / "vocab.txt", "\n".join(words) + "\n", make_folder=True)
     length = recipe.generation_config().semantic_config.max_input_semantic_length
-    BertTokenizer(vocab=str(folder / "vocab.txt"), do_lower_case=True, model_max_length=length).save_pretrained(folder)
+    plain = BertTokenizer(vocab=str(folder / "vocab.txt"), do_lower_case=True, model_max_length=length)
+    normalizing_tokenizer(plain, settings).save_pretrained(folder)
 
 
 def encode_corpus(recipe: Recipe) -> None:
@@ -219,7 +220,7 @@ def train_semantic(recipe: Recipe) -> None:
     """Text -> semantic tokens."""
     settings, config = recipe.settings("semantic"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
-    tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(recipe.done("text_tokenizer"))
     model = BarkSemanticModel(BarkSemanticConfig(**recipe.settings("model")["semantic_config"]))
     rows = _encoded(recipe)
     sample = rows.select(range(min(500, len(rows))))
@@ -312,8 +313,8 @@ def export(recipe: Recipe) -> None:
     model.save_pretrained(draft, state_dict=weights)
     # half as large on disk, but CPUs, where this is used, work in 32 bits: `from_pretrained` follows the config
     path = draft / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n")
-    tokenizer = BertTokenizer.from_pretrained(recipe.done("text_tokenizer"))
+    output_files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"})
+    tokenizer = AutoTokenizer.from_pretrained(recipe.done("text_tokenizer"))
     BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft, voice_format="npz")
     SemanticTokenizer.load(recipe.done("semantic_tokenizer")).louder(gain).save(draft / SEMANTIC_TOKENIZER)
     shutil.copy(recipe.folder / "NOTICE", draft)
