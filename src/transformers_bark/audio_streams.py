@@ -1,24 +1,24 @@
 """Audio files that are written as the audio is made: formats by ending, tags, chapters.
 
-A file is written beside its place under another name and renamed when it is whole, so what stands at the path is always a
-finished file. The same samples and tags give the same bytes in every format.
+A file is whole or not there (`output_files`). The same samples and tags give the same bytes in every format.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import soundfile
+
+from . import output_files
 
 SOUND_FILES = {
     ".wav": ("WAV", "PCM_16"),
@@ -86,46 +86,30 @@ def check_ending(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def open_audio(
-    path: str | os.PathLike[str], sampling_rate: int, tags: Tags | None = None
+    path: str | os.PathLike[str], sampling_rate: int, tags: Tags | None = None, draft: str | None = None
 ) -> Iterator[AudioStream]:
     """Opens a mono file, in the format that its ending names; it is there when the block ends without an error.
 
+    Args:
+        path: as for `output_files.open_output`; `-` is WAV on standard output.
+        draft: the file's name until then, in the same folder; what a killed run has left under that name is written over.
+
     Raises:
         ValueError: an unknown ending.
-        FileNotFoundError: the folder does not exist.
+        OSError: the file cannot be written, or the disk is full.
         ImportError: M4A or M4B without PyAV.
     """
-    path = Path(path)
-    ending = check_ending(path)
-    with _draft(path) as draft:
+    ending = ".wav" if os.fspath(path) == output_files.STANDARD_OUTPUT else check_ending(path)
+    with output_files.open_output(path, draft=draft) as file:
         kind: Any = _Mp4Stream if ending in MP4_FILES else _SoundFileStream
-        stream = kind(draft, ending, sampling_rate, tags or Tags())
+        stream = kind(file, ending, sampling_rate, tags or Tags())
         try:
             yield stream
         except BaseException:
-            try:  # lets go of the file, whatever the disk says
+            with suppress(Exception):  # lets go of the file, whatever the disk says
                 stream.close()
-            except Exception:
-                pass
             raise
         stream.close()
-
-
-@contextmanager
-def _draft(path: Path, ending: str = "part") -> Iterator[Path]:
-    """A file's other name while it is written; it gets its own if no error is raised, else it is deleted.
-
-    The name is always the same, so that what a kill leaves is written over by the next run.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder {path.parent} does not exist")
-    draft = path.with_name(f".{path.name}.{ending}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 class _Blocks:
@@ -149,20 +133,50 @@ class _Blocks:
         self._rest = self._rest[:0]
 
 
+class _Shifted:
+    """A file as libsndfile sees it: from an offset on, and with the first error of a write kept, which libsndfile hides."""
+
+    def __init__(self, file: IO[bytes], offset: int) -> None:
+        self._file, self._offset = file, offset
+        self.error: OSError | None = None
+        self.seek(0)
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(place + self._offset if whence == os.SEEK_SET else place, whence) - self._offset
+
+    def tell(self) -> int:
+        return self._file.tell() - self._offset
+
+    def check(self) -> None:
+        """Raises what a write has raised."""
+        if self.error is not None:
+            raise self.error
+
+
 class _SoundFileStream:
     """By libsndfile: WAV, FLAC, MP3, Ogg Vorbis and Opus."""
 
-    def __init__(self, draft: Path, ending: str, sampling_rate: int, tags: Tags) -> None:
+    def __init__(self, file: IO[bytes], ending: str, sampling_rate: int, tags: Tags) -> None:
         container, coding = SOUND_FILES[ending]
-        self._draft = draft
-        self._container = container
-        self._tags = tags.as_dict()
-        self._file = soundfile.SoundFile(draft, "w", sampling_rate, 1, coding, format=container)
+        self._is_ogg = container == "OGG"
+        self._bytes = file
+        head = _id3(tags.as_dict()) if container == "MP3" and tags.as_dict() else b""  # libsndfile would write Latin-1
+        file.write(head)
+        self._shifted = _Shifted(file, len(head))
+        self._file = soundfile.SoundFile(self._shifted, "w", sampling_rate, 1, coding, format=container)
         self._blocks = _Blocks(self._write)
-        self._written = 0
-        if container != "MP3":  # it would write them in Latin-1 there
-            for name, value in self._tags.items():
-                setattr(self._file, name, value)
+        for name, value in tags.as_dict().items() if not head else ():
+            setattr(self._file, name, value)
 
     def write(self, audio: np.ndarray) -> None:
         self._blocks.add(audio)
@@ -170,8 +184,10 @@ class _SoundFileStream:
     def _write(self, block: np.ndarray) -> None:
         try:
             self._file.write(block)
-        except (soundfile.SoundFileError, AssertionError) as error:  # the latter where less was written than given
-            raise OSError(f"{self._draft} could not be written, the disk may be full: {error}") from error
+        except (soundfile.SoundFileError, AssertionError):  # the latter where less was written than given
+            self._shifted.check()
+            raise
+        self._shifted.check()
 
     def chapter(self, title: str) -> None:
         pass
@@ -183,17 +199,16 @@ class _SoundFileStream:
             self._blocks.finish()
         finally:
             self._file.close()
-        if self._container == "OGG":
-            with open(self._draft, "r+b") as file:
-                _number_streams(file)
-        if self._container == "MP3" and self._tags:
-            _prepend(self._draft, _id3(self._tags))
+        self._shifted.check()
+        if self._is_ogg:
+            self._bytes.flush()
+            _number_streams(self._bytes)
 
 
 class _Mp4Stream:
     """By PyAV: AAC in MP4, with chapters."""
 
-    def __init__(self, draft: Path, ending: str, sampling_rate: int, tags: Tags) -> None:
+    def __init__(self, file: IO[bytes], ending: str, sampling_rate: int, tags: Tags) -> None:
         try:
             import av
         except ImportError as error:
@@ -201,7 +216,7 @@ class _Mp4Stream:
         self._av = av
         self._rate = sampling_rate
         # "bitexact" leaves out times and versions, which would make every file another
-        self._container = av.open(str(draft), "w", format="ipod", options={"fflags": "bitexact"})
+        self._container = av.open(file, "w", format="ipod", options={"fflags": "bitexact"})
         names = {"software": "encoder"}
         self._container.metadata.update({names.get(name, name): value for name, value in tags.as_dict().items()})
         self._stream: Any = self._container.add_stream("aac", rate=sampling_rate, layout="mono")
@@ -265,26 +280,20 @@ def _id3_size(size: int) -> bytes:
     return bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
-def _prepend(path: Path, head: bytes) -> None:
-    with _draft(path, "tagged") as draft, path.open("rb") as source, draft.open("wb") as target:
-        target.write(head)
-        shutil.copyfileobj(source, target)
-
-
 _PAGE = struct.Struct("<4sBBqIIIB")
 """An Ogg page's head: mark, version, kind, position, number of the stream, of the page, checksum, and how many segments."""
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _number_streams(file: BinaryIO) -> None:
+def _number_streams(file: IO[bytes]) -> None:
     """Gives the streams of an Ogg file, whose numbers are random, the number 1 and those after it."""
     numbers: dict[int, int] = {}
-    start = 0
+    start = file.seek(0)
     while len(head := file.read(_PAGE.size)) == _PAGE.size:
         mark, version, kind, position, stream, page, _, n_segments = _PAGE.unpack(head)
         if mark != b"OggS":
-            raise ValueError(f"byte {start} of {file.name} begins no Ogg page")
+            raise ValueError(f"byte {start} begins no Ogg page")
         stream = numbers.setdefault(stream, len(numbers) + 1)
         segments = file.read(n_segments)
         body = file.read(sum(segments))

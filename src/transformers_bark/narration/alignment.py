@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..generation.semantic import history_prompt, text_prompt
+from ..unknown_text import known_text
 from ..voices import VoicePreset
 from .pieces import says_something
 
@@ -62,7 +63,9 @@ class Aligner:
         if not heads:
             raise ValueError("the checkpoint's semantic config names no `alignment_heads`")
         if any(part.is_meta for part in model.semantic.parameters()):
-            raise ValueError("words are aligned with all weights in memory: load the model without `keep_weights=False`")
+            raise ValueError(
+                "words are aligned with all weights in memory: load the model without `keep_weights=False`"
+            )
         self._heads = [(int(layer), int(head)) for layer, head in heads]
         self._model, self._processor = model, processor
         self._config = model.generation_config.semantic_config
@@ -77,14 +80,18 @@ class Aligner:
 
     def __call__(self, text: str, tokens: Tensor, voice: VoicePreset | None = None) -> Alignment:
         """Aligns semantic tokens [n] that were made of the text with this voice."""
-        text = " ".join(text.split())
-        places = self._processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        words = text.split()
+        known = [known_text(self._processor.tokenizer, word)[0] for word in words]  # as the processor reads them
+        places = self._processor.tokenizer(
+            " ".join(word for word in known if word), add_special_tokens=False, return_offsets_mapping=True
+        )
         spans = places["offset_mapping"][: self._config.max_input_semantic_length]
         if not len(tokens) or not spans:
-            return Alignment(tuple(Word(word, 0.0, 0.0) for word in text.split()))
-        weights = self.attention(places["input_ids"], tokens, voice)
-        way = best_way(weights)
-        return read_words(text, spans, way, 1 / self._config.semantic_rate_hz)
+            return Alignment(tuple(Word(word, 0.0, 0.0) for word in words))
+        starts = np.cumsum([0, *(len(word) + bool(word) for word in known)])[:-1]
+        word_of = np.searchsorted(starts, [start for start, _ in spans], side="right") - 1
+        way = best_way(self.attention(places["input_ids"], tokens, voice))
+        return read_words(words, word_of, way, 1 / self._config.semantic_rate_hz)
 
     @torch.no_grad()
     def attention(self, ids: Sequence[int], tokens: Tensor, voice: VoicePreset | None) -> np.ndarray:
@@ -98,7 +105,9 @@ class Aligner:
         hidden = hidden + model.position_embeds_layer.weight[: hidden.shape[1]]
         first, n_text = prompt.shape[1], min(len(ids), config.max_input_semantic_length)
         found = []
-        for index, block in enumerate(model.layers[: 1 + max(layer for layer, _ in self._heads)]):  # no further than needed
+        for index, block in enumerate(
+            model.layers[: 1 + max(layer for layer, _ in self._heads)]
+        ):  # no further than needed
             asked = [head for layer, head in self._heads if layer == index]
             hidden, attention = block(hidden, output_attentions=bool(asked))
             found += [attention[0, head, first:, :n_text].double().cpu() for head in asked]
@@ -132,18 +141,15 @@ def best_way(weights: np.ndarray) -> np.ndarray:
     return way
 
 
-def read_words(text: str, spans: Sequence[tuple[int, int]], way: np.ndarray, seconds: float) -> Alignment:
+def read_words(words: Sequence[str], word_of: np.ndarray, way: np.ndarray, seconds: float) -> Alignment:
     """What a way through the text says of its words.
 
     Args:
-        text: with single spaces.
-        spans: [start, end) in the text of each text token.
+        words: of the text.
+        word_of: the place in `words` of each text token.
         way: the text token at each semantic token.
         seconds: length of a semantic token.
     """
-    words = text.split(" ")
-    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
-    word_of = np.searchsorted(starts, [start for start, _ in spans], side="right") - 1
     said = word_of[way]  # the word at each semantic token
     times, skipped, repeated = [], [], []
     end = 0.0

@@ -153,7 +153,9 @@ def _of_length(text: str, seconds: float, limits: Limits, at_limit: bool) -> lis
     if seconds < low:
         return [Doubt("short", f"{seconds:.1f} s for a text of about {expected:.1f} s", 1 + 3 * (1 - seconds / low))]
     if seconds > high:
-        return [Doubt("long", f"{seconds:.1f} s for a text of about {expected:.1f} s", 1 + min(2.0, seconds / high - 1))]
+        return [
+            Doubt("long", f"{seconds:.1f} s for a text of about {expected:.1f} s", 1 + min(2.0, seconds / high - 1))
+        ]
     return []
 
 

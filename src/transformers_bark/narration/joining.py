@@ -111,8 +111,7 @@ class Joiner:
             start = group[0][0].start
             if start is not None:
                 pause = max(0, round(start * self.sampling_rate) - end)
-            group = self._fit(group, end + pause, until)
-            for piece, one, speed in group:
+            for piece, one, speed in self._fit(group, end + pause, until):
                 audio = faded(one.audio, self.sampling_rate)
                 yield Spoken(
                     piece,

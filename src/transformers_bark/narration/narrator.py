@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .. import output_files
 from ..audio_streams import AudioStream, Tags, check_ending, open_audio
+from ..unknown_text import known_text, says_something
 from ..voices import VoicePreset
 from .joining import Joiner, Spoken, pause_after
 from .limits import Limits
-from .pieces import Piece, Script
+from .pieces import Piece, Script, ScriptError
 from .readers import read
-from .speaking import Finished, Request, Speaker, Verify, longer
+from .speaking import Finished, Request, Speaker, Verify, longer, usable
 from .subtitles import By, SubtitleFile
 from .work import Memory, Store, WorkFolder
 
@@ -134,7 +136,18 @@ class Narrator:
             script = Script(tuple(text))
         if not len(script):
             raise ValueError("there is nothing to say in the text")
+        for piece in script:
+            self._check_known(piece, script.source)
         return script
+
+    def _check_known(self, piece: Piece, source: str | None) -> None:
+        """Refuses a piece of which the tokenizer knows nothing, before anything is made."""
+        tokenizer = self.processor.tokenizer
+        known, unknown = known_text(tokenizer, piece.text)
+        if unknown and not says_something(tokenizer, known):
+            raise ScriptError(
+                f"the tokenizer knows nothing of {piece.text!r}, piece {piece.number}", source, piece.line
+            )
 
 
 @dataclass(frozen=True)
@@ -259,14 +272,16 @@ class Narration:
             OSError: a file cannot be written; with a work folder, what is finished stays there.
         """
         path = Path(path)
-        check_ending(path)
+        if os.fspath(path) != output_files.STANDARD_OUTPUT:
+            check_ending(path)
+            output_files.check_writable(path)
         if split not in (None, "piece", "chapter"):
             raise ValueError(f'`split` is "piece" or "chapter", got {split!r}')
         titles = SubtitleFile(subtitles, subtitles_by) if subtitles is not None else None
         if isinstance(tags, bool):
             tags = Tags.synthetic(self._model_name(), self.script.title, self.script.author) if tags else Tags()
         doubtful, end = [], 0.0
-        with _Files(path, self._joiner.sampling_rate, split, tags) as files:
+        with _Files(path, self._joiner.sampling_rate, split, tags, self._work is not None) as files:
             for spoken in self:
                 files.add(spoken)
                 end = spoken.end
@@ -327,7 +342,7 @@ class _Run:
                 self._say([request], with_voice=True)
             one = self._store.take(request)
             assert one.voice is not None
-            if (spoken := _usable(longer(past[chain], one.voice, _CARRIED_SECONDS, config), config)) is not None:
+            if (spoken := usable(longer(past[chain], one.voice, _CARRIED_SECONDS, config), config)) is not None:
                 past[chain] = spoken
             yield piece, one
 
@@ -392,25 +407,18 @@ class _Run:
                 self._store.keep_voice(name, request, voice)
                 self._store.keep(request, one, self._speaker.verify is not None, False)
                 self.made += 1
-            self._made_voices[name] = _usable(voice, self._speaker.model.generation_config)
+            self._made_voices[name] = usable(voice, self._speaker.model.generation_config)
         return self._made_voices[name]
-
-
-def _usable(voice: VoicePreset, config: Any) -> VoicePreset | None:
-    """The voice, if there is enough of it to go on from."""
-    try:
-        return voice.check(config) if len(voice.semantic_prompt) else None
-    except ValueError:
-        return None
 
 
 def fingerprint(model: Any) -> str:
     """What tells a checkpoint, and the precision it runs in, from others: its configs and some of its weights."""
-    parts = [model.config.to_dict(), model.generation_config.to_dict()]
-    for part in [*parts, *(value for part in parts for value in part.values() if isinstance(value, dict))]:
+    configs = [model.config.to_dict(), model.generation_config.to_dict()]
+    configs += [value for config in configs for value in config.values() if isinstance(value, dict)]
+    for config in configs:
         for name in ("_name_or_path", "dtype", "transformers_version"):
-            part.pop(name, None)
-    total = hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode())
+            config.pop(name, None)
+    total = hashlib.sha256(json.dumps(configs, sort_keys=True, default=repr).encode())
     choice = model.engine_choice
     total.update(repr((choice.precision, choice.cache_precision, str(model.dtype))).encode())
     for part in (model.semantic, model.coarse_acoustics):
@@ -422,8 +430,9 @@ def fingerprint(model: Any) -> str:
 class _Files:
     """The files of a narration: one, or one a piece or chapter."""
 
-    def __init__(self, path: Path, sampling_rate: int, split: Split | None, tags: Tags) -> None:
+    def __init__(self, path: Path, sampling_rate: int, split: Split | None, tags: Tags, goes_on: bool) -> None:
         self._path, self._rate, self._split, self._tags = path, sampling_rate, split, tags
+        self._goes_on = goes_on  # after a kill: then the draft that it leaves is to be used again
         self._open = ExitStack()
         self._stream: AudioStream | None = None
         self._chapter: str | None = None
@@ -468,5 +477,6 @@ class _Files:
             path = path.with_name(f"{path.stem}-{len(self.written) + 1:0{digits}d}{path.suffix}")
             if self._split == "chapter" and chapter and tags.as_dict():
                 tags = replace(tags, title=chapter)
-        self._stream = self._open.enter_context(open_audio(path, self._rate, tags))
+        draft = f".{path.name}.part" if self._goes_on else None
+        self._stream = self._open.enter_context(open_audio(path, self._rate, tags, draft))
         self.written.append(path)

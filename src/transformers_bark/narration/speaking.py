@@ -20,6 +20,8 @@ from .pieces import Piece
 Verify = Callable[[str, np.ndarray, int, str | None], Sequence[Doubt]]
 """Text, audio [samples], its rate and language -> what a recogniser has to say of it."""
 
+_MOST_ROUNDED = 16  # tokens
+
 BATCH_SIZES = {"cpu": 16, "cuda": 32}
 
 
@@ -158,7 +160,9 @@ class Speaker:
         alignment: Alignment | None = None
         if self.aligner is not None:
             alignment = self.aligner(text, tokens, request.voice)
-        most = int(request.options.get("semantic_max_new_tokens", request.options.get("max_new_tokens", self.most_tokens)))
+        most = int(
+            request.options.get("semantic_max_new_tokens", request.options.get("max_new_tokens", self.most_tokens))
+        )
         checked: Checked = check(
             text,
             audio,
@@ -186,3 +190,21 @@ def longer(history: VoicePreset | None, made: VoicePreset, seconds: float, confi
         old, new = history.as_dict(), made.as_dict()
         made = VoicePreset(*(torch.cat([old[name].cpu(), new[name].cpu()], dim=-1) for name in new))
     return made.trim(seconds, config)
+
+
+def usable(voice: VoicePreset, config: Any) -> VoicePreset | None:
+    """What of a generation can be gone on from: all but the rounding of its frames; `None` where there is too little."""
+    ratio = config.coarse_acoustics_config.coarse_rate_hz / config.semantic_config.semantic_rate_hz
+    n_tokens, n_frames = len(voice.semantic_prompt), voice.fine_prompt.shape[1]
+    for kept in range(n_tokens, max(0, n_tokens - _MOST_ROUNDED), -1):
+        frames = min(round(kept * ratio), n_frames)
+        if not frames:
+            break
+        part = VoicePreset(
+            voice.semantic_prompt[-kept:], voice.coarse_prompt[:, -frames:], voice.fine_prompt[:, -frames:]
+        )
+        try:
+            return part.check(config)
+        except ValueError:
+            continue
+    return None

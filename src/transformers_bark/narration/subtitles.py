@@ -12,6 +12,7 @@ from typing import Literal
 import pysubs2
 import sentencex
 
+from .. import output_files
 from .joining import Spoken
 
 ENDINGS = {".srt": "srt", ".vtt": "vtt"}
@@ -76,8 +77,7 @@ class SubtitleFile:
             raise ValueError(f"subtitles end in .srt or .vtt, got {os.fspath(path)!r}")
         if by not in ("sentence", "word"):
             raise ValueError(f"subtitles go by sentence or word, got {by!r}")
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"folder {self.path.parent} does not exist")
+        output_files.check_writable(path)
         self.by: By = by
         self._format = ENDINGS[self.path.suffix.lower()]
         self._file = pysubs2.SSAFile()
@@ -90,11 +90,5 @@ class SubtitleFile:
 
     def save(self) -> None:
         """Writes the file, whole or not at all."""
-        draft = self.path.with_name(f".{self.path.name}.part")
-        try:
-            # what looks like a style of another format is text here
-            draft.write_text(self._file.to_string(self._format, keep_ssa_tags=True), encoding="utf-8")
-            os.replace(draft, self.path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        # what looks like a style of another format is text here
+        output_files.write_text(self.path, self._file.to_string(self._format, keep_ssa_tags=True))

@@ -22,6 +22,7 @@ import numpy as np
 import soundfile
 from filelock import FileLock, Timeout
 
+from .. import audio_files
 from ..voices import VoicePreset
 from .alignment import Word
 from .checks import Doubt
@@ -153,7 +154,8 @@ class WorkFolder:
             "takes": finished.takes,
             "verified": verified,
             "doubts": [asdict(doubt) for doubt in finished.doubts],
-            "words": finished.words and [[word.text, round(word.start, 4), round(word.end, 4)] for word in finished.words],
+            "words": finished.words
+            and [[word.text, round(word.start, 4), round(word.end, 4)] for word in finished.words],
         }
         self._append(entry)
         self._entries.append(entry)
@@ -262,21 +264,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_flac(path: Path, audio: np.ndarray, sampling_rate: int) -> None:
-    draft = path.with_suffix(".flac.part")
-    try:
-        samples = np.rint(audio * 32768.0).astype(np.int16)
-        try:
-            soundfile.write(draft, samples, sampling_rate, subtype="PCM_16", format="FLAC")
-        except (soundfile.SoundFileError, AssertionError) as error:
-            raise OSError(28, f"cannot be written, the disk may be full ({error})", str(path)) from error
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-        if soundfile.info(draft).frames != len(samples):  # the last block is written at the close, whose errors are lost
-            raise OSError(28, "No space left on device", str(path))
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    audio_files.write_audio(path, np.rint(audio * 32768.0).astype(np.int16), sampling_rate)
 
 
 Store = Memory | WorkFolder
