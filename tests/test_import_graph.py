@@ -32,6 +32,7 @@ LAYERS: dict[str, float] = {
     "narration": 6.5,
     "pipeline_bark": 7,
     "registration": 8,
+    "import_hook": 8.5,
     "suno": 7,
     "training": 7,
     "cli": 9,

@@ -205,6 +205,8 @@ class Narration:
         """Of the whole; with `only`, of the pieces that are made anew."""
         self.made = 0
         """Pieces that the last iteration has made."""
+        self.voice: VoicePreset | None = None
+        """The narrator's, once a piece is spoken: as given, else what the first piece's generation gave."""
 
     @property
     def estimate(self) -> float:
@@ -230,7 +232,7 @@ class Narration:
         try:
             with tqdm(total=round(self.estimate, 1), unit="s", disable=show, desc="speech") as bar:
                 for spoken in self._joiner.join(run.finished(), self.script.lead_pause or 0.0):
-                    self.made = run.made
+                    self.made, self.voice = run.made, run.voice
                     yield spoken
                     expected += self._expected(spoken.piece)
                     done += spoken.silence_before + spoken.seconds
@@ -314,6 +316,13 @@ class _Run:
         self._made_voices: dict[str, VoicePreset | None] = {}
         self.made = 0
 
+    @property
+    def voice(self) -> VoicePreset | None:
+        """The narrator's voice, as far as it is known."""
+        if self._preset is not None:
+            return self._preset
+        return self._made_voices.get("") or next((one for one in self._made_voices.values() if one is not None), None)
+
     def finished(self) -> Iterator[tuple[Piece, Finished]]:
         """Pieces in order."""
         if self._asked.continuity == "carry":
@@ -344,6 +353,7 @@ class _Run:
             assert one.voice is not None
             if (spoken := usable(longer(past[chain], one.voice, _CARRIED_SECONDS, config), config)) is not None:
                 past[chain] = spoken
+            self._made_voices[piece.speaker or ""] = past[chain]
             yield piece, one
 
     def _is_there(self, request: Request, with_voice: bool = False) -> bool:
