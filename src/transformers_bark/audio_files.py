@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from . import output_files
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -68,9 +68,12 @@ def write_wav(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> P
 
 def _samples(audio: Any) -> np.ndarray:
     """Audio as float32 [samples] in [-1, 1]."""
-    array = np.asarray(
-        audio.detach().cpu().float() if isinstance(audio, Tensor) and audio.dtype.is_floating_point else audio
-    )
+    import numpy as np
+
+    if hasattr(audio, "detach"):  # a tensor, known without torch
+        audio = audio.detach().cpu()
+        audio = audio.float() if audio.dtype.is_floating_point else audio
+    array = np.asarray(audio)
     array = array.astype(np.float32) / 32768 if array.dtype == np.int16 else array.astype(np.float32)
     array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1:

@@ -13,22 +13,11 @@ from typing import Any
 import torch
 
 from . import onnx_cache
+from .names import CACHE_PRECISIONS, ENGINES, PRECISIONS
 from .torch_engine import TorchCausal, TorchFine
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {
-    "auto": ("fp32", "bf16", "int8", "int4"),
-    "torch": ("fp32", "bf16"),
-    "compiled": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "int8", "int4"),
-}
-"""Precisions of the weights that each engine has; `auto` is the fastest here that is exact enough."""
-
-CACHE_PRECISIONS = {"auto": ("fp32", "int8"), "torch": (), "compiled": (), "onnxruntime": ("fp32", "int8")}
-"""Precisions of keys and values that can be chosen; those of PyTorch's engines are those of the weights."""
-
-ENGINES = tuple(PRECISIONS)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
