@@ -7,6 +7,7 @@ for the model type `bark`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
 from .generation.output import BarkGenerateOutput
@@ -30,6 +31,18 @@ BARK_NANO = str(Path(__file__).parent / "assets" / "nano")
 
 register()
 
+if TYPE_CHECKING:
+    from .narration.narrator import Narrator
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Narrator":  # imported when it is asked for
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .narration.narrator import Narrator
+
+    return Narrator
+
+
 __all__ = [
     "BARK_NANO",
     "BarkCoarseConfig",
@@ -48,6 +61,7 @@ __all__ = [
     "BarkSemanticGenerationConfig",
     "BarkSemanticModel",
     "BarkTextToSpeechPipeline",
+    "Narrator",
     "StageProgress",
     "VoicePreset",
 ]
