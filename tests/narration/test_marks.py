@@ -77,6 +77,7 @@ def test_a_pause_is_kept_and_not_spoken() -> None:
     assert [piece.text for piece in script] == ["One.", "Two.", "Three.", "Four.", "Five."]
     assert [piece.pause_after for piece in script] == [1.5, 1.25, PAUSES["paragraph"], 0.0, None]
     assert script.lead_pause == 2.0
+    assert script[3].boundary == "paragraph"  # a mark behind a blank line does not weaken it
 
 
 def test_a_blank_line_is_a_longer_pause_and_a_line_break_is_none() -> None:

@@ -153,6 +153,12 @@ def test_a_cue_that_is_too_long_begins_once() -> None:
     assert {piece.end for piece in script[:-1]} == {9.0}
 
 
+def test_a_cue_of_two_voices_or_with_a_pause_begins_once() -> None:
+    cue = "1\n00:00:01,000 --> 00:00:09,000\nOne. [pause:1s] Two.\nAnna: Three.\n"
+    script = read(cue, "srt", cast=CAST)
+    assert [(p.text, p.start, p.end) for p in script] == [("One.", 1, 9), ("Two.", None, 9), ("Three.", None, 9)]
+
+
 def test_cues_out_of_order_are_put_in_order_with_their_lines() -> None:
     swapped = "1\n00:00:05,000 --> 00:00:06,000\nB.\n\n2\n00:00:01,000 --> 00:00:02,000\nA.\n"
     assert [(piece.text, piece.line) for piece in read(swapped, "srt")] == [("A.", 7), ("B.", 3)]

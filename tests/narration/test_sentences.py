@@ -53,6 +53,8 @@ PARTS = st.sampled_from(
         "J. R.",
         "3.5",
         "e\u0301",
+        "\u0301",
+        "\u200d",
     ]
     + [
         "👨‍👩‍👧",
@@ -185,3 +187,15 @@ def test_joined_tokens_may_be_more_than_the_parts_have() -> None:
     limits = Limits(tokens=30, count_tokens=count, seconds=100)
     parts = divided("Ah oh. " * 40, limits)
     assert all(count(part) <= 30 for part in parts)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\x85", "\u2028", "\u3000"])
+def test_any_white_space_divides_as_a_space_does(space: str) -> None:
+    text = " ".join([TEXTS["en"]] * 3)
+    assert sentences.split(text.replace(" ", space), RELEASED) == sentences.split(text, RELEASED)
+
+
+def test_a_quotation_mark_stays_with_the_sentence_that_it_opens() -> None:
+    text = "I cried for a good long while. 'Tis so, said he at last."
+    limits = Limits(tokens=26, count_tokens=count_tokens, seconds=60)
+    assert divided(text, limits) == ["I cried for a good long while.", "'Tis so, said he at last."]

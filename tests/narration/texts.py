@@ -32,6 +32,7 @@ ODD = [
     "e\u0301" * 400,  # combining accents
     "नमस्ते" * 200,
     "👨‍👩‍👧‍👦 family 👍🏽 " * 100,
+    "word \u0301, and。\u0301" * 100,  # accents on spaces and stops
     "a" + "\u0301" * 3000,  # one character of 3 001 code points
     "Wait… " * 100,
     "!" * 3000 + " hello",
