@@ -295,7 +295,9 @@ class Narration:
                 if titles is not None:
                     titles.add(spoken)
                 if spoken.is_doubtful:
-                    doubtful.append(replace(spoken, audio=spoken.audio[:0], words=None))
+                    doubtful.append(
+                        replace(spoken, audio=np.zeros(0, np.float32), words=None)
+                    )  # no view: it would hold all
             files.silence(self.final_pause)
         if titles is not None:
             titles.save()

@@ -47,7 +47,9 @@ class Memory:
     def keep(self, request: Request, finished: Finished, verified: bool, with_voice: bool, again: bool = False) -> None:
         """Keeps a piece until it is taken."""
         audio = np.rint(finished.audio * 32768.0).astype(np.int16)  # half of the memory
-        self._finished[request.piece.number] = replace(finished, audio=audio, voice=finished.voice if with_voice else None)
+        self._finished[request.piece.number] = replace(
+            finished, audio=audio, voice=finished.voice if with_voice else None
+        )
 
     def take(self, request: Request) -> Finished:
         """The piece, which is then forgotten."""
