@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         BarkPreTrainedModel,
         BarkSemanticModel,
     )
+    from .narration.narrator import Narrator
     from .pipeline_bark import BarkTextToSpeechPipeline
     from .processing_bark import BarkProcessor
     from .voices import VoicePreset
@@ -57,12 +58,13 @@ _MODULES = {
     "BarkSemanticGenerationConfig": "generation_configuration_bark",
     "BarkSemanticModel": "modeling_bark",
     "BarkTextToSpeechPipeline": "pipeline_bark",
+    "Narrator": "narration.narrator",
     "StageProgress": "generation.progress",
     "VoicePreset": "voices",
 }
 """Public names and the modules that have them."""
 
-__all__ = [  # noqa: F822: they are had from `__getattr__`
+__all__ = [  # noqa: F822
     "BARK_NANO",
     "BarkCausalModel",
     "BarkCoarseConfig",
@@ -81,6 +83,7 @@ __all__ = [  # noqa: F822: they are had from `__getattr__`
     "BarkSemanticGenerationConfig",
     "BarkSemanticModel",
     "BarkTextToSpeechPipeline",
+    "Narrator",
     "StageProgress",
     "VoicePreset",
 ]

@@ -152,7 +152,11 @@ class _Shifted:
         return self._file.read(size)
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(place + self._offset if whence == os.SEEK_SET else place, whence) - self._offset
+        try:
+            return self._file.seek(place + self._offset if whence == os.SEEK_SET else place, whence) - self._offset
+        except OSError as error:  # what was written before goes to the disk now
+            self.error = self.error or error
+            return self.tell()
 
     def tell(self) -> int:
         return self._file.tell() - self._offset

@@ -30,7 +30,7 @@ from .work import Memory, Store, WorkFolder
 Continuity = Literal["preset", "carry"]
 Split = Literal["piece", "chapter"]
 
-_WINDOW = 4  # batches among which pieces are sorted by length
+_WINDOW = 2  # batches among which pieces are sorted by length
 _VOICE_SECONDS = 3.0  # of text, for a first piece to be a voice
 _CARRIED_SECONDS = 10.0
 
@@ -245,6 +245,13 @@ class Narration:
     def _expected(self, piece: Piece) -> float:
         return self._speaker.limits.seconds_of(piece.text) + pause_after(piece)
 
+    def audio(self) -> np.ndarray:
+        """The whole, float32 [samples]."""
+        parts = []
+        for spoken in self:
+            parts += [np.zeros(round(spoken.silence_before * spoken.sampling_rate), np.float32), spoken.audio]
+        return np.concatenate([*parts, np.zeros(round(self.final_pause * self._joiner.sampling_rate), np.float32)])
+
     @property
     def final_pause(self) -> float:
         """Seconds of silence behind the last piece: those of a mark in the text."""
@@ -290,7 +297,9 @@ class Narration:
                 if titles is not None:
                     titles.add(spoken)
                 if spoken.is_doubtful:
-                    doubtful.append(replace(spoken, audio=spoken.audio[:0], words=None))
+                    doubtful.append(
+                        replace(spoken, audio=np.zeros(0, np.float32), words=None)
+                    )  # no view: it would hold all
             files.silence(self.final_pause)
         if titles is not None:
             titles.save()

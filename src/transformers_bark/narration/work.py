@@ -46,11 +46,15 @@ class Memory:
 
     def keep(self, request: Request, finished: Finished, verified: bool, with_voice: bool, again: bool = False) -> None:
         """Keeps a piece until it is taken."""
-        self._finished[request.piece.number] = finished if with_voice else replace(finished, voice=None)
+        audio = np.rint(finished.audio * 32768.0).astype(np.int16)  # half of the memory
+        self._finished[request.piece.number] = replace(
+            finished, audio=audio, voice=finished.voice if with_voice else None
+        )
 
     def take(self, request: Request) -> Finished:
         """The piece, which is then forgotten."""
-        return self._finished.pop(request.piece.number)
+        finished = self._finished.pop(request.piece.number)
+        return replace(finished, audio=finished.audio.astype(np.float32) / np.float32(32768))
 
     def voice(self, name: str, request: Request) -> VoicePreset | None:
         """A voice that was made before: none."""
