@@ -61,6 +61,7 @@ _MODULES = {
     "Narrator": "narration.narrator",
     "StageProgress": "generation.progress",
     "VoicePreset": "voices",
+    "register": "registration",
 }
 """Public names and the modules that have them."""
 
