@@ -223,6 +223,18 @@ def test_memory_is_lent_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(engine._idle) == compiled_engine.KEPT
 
 
+def test_a_stream_has_one_owner_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(9))
+    monkeypatch.setattr("torch.cuda.Stream", lambda device: f"stream {next(numbers)}")
+    device = torch.device("cuda", 7)
+    owners = [Doubled(1, 1) for _ in range(3)]
+    assert len({compiled_engine.lend_stream(owner, device) for owner in owners}) == 3
+    del owners[1]
+    gc.collect()
+    assert compiled_engine.lend_stream(owners[0], device) == "stream 1"
+    assert compiled_engine.lend_stream(owners[1], device) == "stream 3"
+
+
 @torch.no_grad()
 def test_steps_are_recorded_anew_where_weights_have_moved() -> None:
     """Offloading takes weights to the CPU and back: a graph would read where they were."""
