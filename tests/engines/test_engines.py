@@ -77,6 +77,22 @@ def test_rows_of_different_length_decode_as_the_plain_forward(make: MakeCausal) 
 
 
 @torch.no_grad()
+def test_the_longest_row_may_leave_first(make: MakeCausal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer positions are looked at then, and its own is not among them; the bucket stays as large."""
+    monkeypatch.setattr(compiled_engine, "ROOM", 8)
+    model = tiny_model().semantic
+    engine = make(model)
+    prompts = [torch.arange(length) for length in (21, 4, 6, 5)]
+    _, state = engine.prefill([model.input_embeds_layer(prompt) for prompt in prompts], 9)
+    state, seen = engine.keep_rows(state, [1, 3, 2]), [prompts[row] for row in (1, 3, 2)]
+    for token in range(8):
+        logits, state = engine.step(state, torch.full((3,), token))
+        seen = [torch.cat([ids, torch.tensor([token])]) for ids in seen]
+        for place, ids in enumerate(seen):
+            assert torch.allclose(logits[place], model(ids[None]).logits[0, -1], atol=1e-4)
+
+
+@torch.no_grad()
 def test_a_span_is_a_part_of_the_logits(make: MakeCausal) -> None:
     model = tiny_model().semantic
     engine = make(model)

@@ -266,6 +266,7 @@ class CompiledCausal:
         if bucket == memory.bucket:
             memory.going.zero_()
             memory.going[kept] = 1
+            memory.positions.mul_(memory.going)  # those of rows that left may lie behind what is looked at from now on
             return replace(state, rows=kept, lengths=lengths)
         lease, n_rows = self._lend(bucket, memory.capacity, kept.device), len(lengths)
         for name in ("keys", "values"):
