@@ -8,9 +8,11 @@ import gc
 import json
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,6 +239,36 @@ def test_memory_is_lent_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for power in range(10):
         engine.prefill(prompts[0] * 2**power, 4)
     assert len(engine._idle) == compiled_engine.KEPT
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_recording_that_fails_never_stops_speech(
+    fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CUDA's part stands in: a step is warmed up on the stream that it is recorded on, then replayed, or run as it is."""
+    calls: list[str] = []
+
+    @contextmanager
+    def graph(graph: Any, pool: Any, stream: Any, mode: str) -> Iterator[None]:
+        calls.append(f"record on {stream.name} in {pool}, {mode}")
+        yield
+        if fails:
+            raise RuntimeError(f"capture failed {len(calls)}")
+
+    def run() -> torch.Tensor:
+        calls.append("run")
+        return torch.tensor(len(calls))
+
+    stream = SimpleNamespace(name="side", device="cuda:7", wait_stream=lambda other: None)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda of: nullcontext())
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: calls.append("replay")))
+    monkeypatch.setattr("torch.cuda.graph", graph)
+    step = compiled_engine.record(run, stream, "a pool")
+    assert calls == ["run", "run", "record on side in a pool, thread_local", "run"]
+    assert [int(step()), calls[-1]] == ([5, "run"] if fails else [4, "replay"])
+    assert ("steps run without a CUDA graph: capture failed" in caplog.text) == fails
 
 
 def test_a_stream_has_one_owner_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
