@@ -8,9 +8,11 @@ import gc
 import json
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +76,22 @@ def test_rows_of_different_length_decode_as_the_plain_forward(make: MakeCausal) 
             state = engine.keep_rows(state, rows)
         logits, state = engine.step(state, tokens[turn, rows])
         seen = [torch.cat([ids, tokens[turn, row, None]]) for row, ids in enumerate(seen)]
+
+
+@torch.no_grad()
+def test_the_longest_row_may_leave_first(make: MakeCausal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer positions are looked at then, and its own is not among them; the bucket stays as large."""
+    monkeypatch.setattr(compiled_engine, "ROOM", 8)
+    model = tiny_model().semantic
+    engine = make(model)
+    prompts = [torch.arange(length) for length in (21, 4, 6, 5)]
+    _, state = engine.prefill([model.input_embeds_layer(prompt) for prompt in prompts], 9)
+    state, seen = engine.keep_rows(state, [1, 3, 2]), [prompts[row] for row in (1, 3, 2)]
+    for token in range(8):
+        logits, state = engine.step(state, torch.full((3,), token))
+        seen = [torch.cat([ids, torch.tensor([token])]) for ids in seen]
+        for place, ids in enumerate(seen):
+            assert torch.allclose(logits[place], model(ids[None]).logits[0, -1], atol=1e-4)
 
 
 @torch.no_grad()
@@ -221,6 +239,48 @@ def test_memory_is_lent_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for power in range(10):
         engine.prefill(prompts[0] * 2**power, 4)
     assert len(engine._idle) == compiled_engine.KEPT
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_recording_that_fails_never_stops_speech(
+    fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CUDA's part stands in: a step is warmed up on the stream that it is recorded on, then replayed, or run as it is."""
+    calls: list[str] = []
+
+    @contextmanager
+    def graph(graph: Any, pool: Any, stream: Any, mode: str) -> Iterator[None]:
+        calls.append(f"record on {stream.name} in {pool}, {mode}")
+        yield
+        if fails:
+            raise RuntimeError(f"capture failed {len(calls)}")
+
+    def run() -> torch.Tensor:
+        calls.append("run")
+        return torch.tensor(len(calls))
+
+    stream = SimpleNamespace(name="side", device="cuda:7", wait_stream=lambda other: None)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda of: nullcontext())
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: calls.append("replay")))
+    monkeypatch.setattr("torch.cuda.graph", graph)
+    step = compiled_engine.record(run, stream, "a pool")
+    assert calls == ["run", "run", "record on side in a pool, thread_local", "run"]
+    assert [int(step()), calls[-1]] == ([5, "run"] if fails else [4, "replay"])
+    assert ("steps run without a CUDA graph: capture failed" in caplog.text) == fails
+
+
+def test_a_stream_has_one_owner_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(9))
+    monkeypatch.setattr("torch.cuda.Stream", lambda device: f"stream {next(numbers)}")
+    device = torch.device("cuda", 7)
+    owners = [Doubled(1, 1) for _ in range(3)]
+    assert len({compiled_engine.lend_stream(owner, device) for owner in owners}) == 3
+    del owners[1]
+    gc.collect()
+    assert compiled_engine.lend_stream(owners[0], device) == "stream 1"
+    assert compiled_engine.lend_stream(owners[1], device) == "stream 3"
 
 
 @torch.no_grad()

@@ -67,6 +67,14 @@ _streams: dict[torch.device, list[Any]] = defaultdict(list)
 """Streams that no memory records on now."""
 
 
+def lend_stream(owner: Any, device: torch.device) -> Any:
+    """A stream that is nobody else's as long as its owner lives. PyTorch gives the same 32 in turn."""
+    free = _streams[device]
+    stream = free.pop() if free else torch.cuda.Stream(device)
+    weakref.finalize(owner, free.append, stream).atexit = False
+    return stream
+
+
 @torch.no_grad()
 def record(run: Callable[[], Tensor], stream: Any, pool: Any = None) -> Callable[[], Tensor]:
     """`run` as one CUDA graph, whose result lies in the same memory each time; `run` itself where there is no stream.
@@ -125,11 +133,7 @@ class Memory:
         self.tokens, self.positions, self.going = (
             torch.zeros(bucket, dtype=torch.long, device=device) for _ in range(3)
         )
-        self.stream = None
-        if device.type == "cuda":
-            free = _streams[device]
-            self.stream = free.pop() if free else torch.cuda.Stream(device)
-            weakref.finalize(self, free.append, self.stream).atexit = False
+        self.stream = lend_stream(self, device) if device.type == "cuda" else None
         self.steps: dict[tuple[int, Span], Callable[[], Tensor]] = {}
         self.weights: tuple[int, ...] = ()
 
@@ -262,6 +266,7 @@ class CompiledCausal:
         if bucket == memory.bucket:
             memory.going.zero_()
             memory.going[kept] = 1
+            memory.positions.mul_(memory.going)  # those of rows that left may lie behind what is looked at from now on
             return replace(state, rows=kept, lengths=lengths)
         lease, n_rows = self._lend(bucket, memory.capacity, kept.device), len(lengths)
         for name in ("keys", "values"):
