@@ -14,6 +14,7 @@ LAYERS: dict[str, float] = {
     "vocabulary": 0,
     "input_files": 0,
     "output_files": 0,
+    "interrupts": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
     "modeling_layers": 2,

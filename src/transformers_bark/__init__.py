@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import interrupts  # noqa: F401 - first: it acts while the rest is imported
 from .configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
 from .generation.output import BarkGenerateOutput
 from .generation.progress import StageProgress
