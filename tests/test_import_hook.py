@@ -64,7 +64,9 @@ def test_imports_that_need_no_torch_import_none(statement: str) -> None:
 
 
 def test_registers_at_the_end_of_the_import_of_transformers(stand_in: Path) -> None:
-    program = f"{STUB_HOOK}\nassert not calls\nimport transformers\nprint(calls)\nimport transformers.part; print(calls)"
+    program = (
+        f"{STUB_HOOK}\nassert not calls\nimport transformers\nprint(calls)\nimport transformers.part; print(calls)"
+    )
     assert run(program, stand_in) == "[True]\n[True]"
     program = f"{STUB_HOOK}\nimport transformers.part\nprint(calls, transformers.__loader__.__class__.__name__)"
     assert run(program, stand_in) == "[True] SourceFileLoader"

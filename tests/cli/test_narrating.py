@@ -78,7 +78,7 @@ def test_single_pieces_are_made_anew(checkpoint: Path, tmp_path: Path, capsys: p
 
 def test_a_killed_run_goes_on_by_the_same_command(checkpoint: Path, tmp_path: Path) -> None:
     text = tmp_path / "long.txt"
-    text.write_text(" ".join([TEXT] * 8))
+    text.write_text(" ".join([TEXT] * 2))
     arguments = ["-f", str(text), "--model", str(checkpoint), "--seed", "1", "--batch-size", "1", "--tries", "0"]
     command = [sys.executable, "-m", "transformers_bark", *arguments, "-o", str(tmp_path / "killed.wav")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
