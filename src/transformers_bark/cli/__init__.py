@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from .running import Clock, was_interrupted
+from .running import INTERRUPTED, Clock, was_interrupted
 
 COMMANDS = {
     "say": "speak a text or a file (what `bark-tts` does unless another command is named)",
@@ -45,11 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return module.run(words, clock, named=False)
         return module.run(words, clock)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BaseException as error:
         # a module that is interrupted while it is imported may fail with an error of its own
         if was_interrupted(error):
-            return 130
+            return INTERRUPTED
         raise
 
 

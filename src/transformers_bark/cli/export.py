@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from . import models, older
 from .parsing import Parser
-from .running import Clock, guarded, say_line
+from .running import Clock, guarded, quiet_interrupts, say_line
 
 EXAMPLES = (
     ("bark-tts export", "the checkpoint in the package"),
@@ -38,12 +38,12 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     source = models.model_source(options)
+    with quiet_interrupts():
+        import torch
 
-    import torch
-
-    from ..engines import EngineChoice
-    from ..low_memory import build_graphs, find_weights
-
+        from ..engines import EngineChoice
+        from ..low_memory import build_graphs, find_weights
+        from ..modeling_bark import BarkModel  # noqa: F401 - slow to import
     model = models.load_model(source, "float32", torch.device("cpu"), EngineChoice())
     choice = EngineChoice("onnxruntime", options.precision, cache_precision=options.cache_precision)
     for report in build_graphs(model, choice, find_weights(source)):

@@ -86,6 +86,10 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
     if config.model_type != BarkModel.config_class.model_type:
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
     chosen = choice.for_device(device)
+    if chosen.name == "onnxruntime" and dtype != "float32":
+        raise ValueError(
+            f"--dtype {dtype} is PyTorch's: with --engine {choice.name} here give --precision, or --engine torch"
+        )
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)

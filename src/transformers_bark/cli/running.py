@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+INTERRUPTED = 130
+"""Exit status of a command that was interrupted: 128 and the number of the signal."""
 
 _LONGEST_START = 10.0
 """Seconds between a process's start and `main`; more are those of a shell whose process became this one (`exec bark-tts`)."""
@@ -53,15 +58,33 @@ def was_interrupted(error: BaseException | None) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def quiet_interrupts() -> Iterator[None]:
+    """While modules are imported, Ctrl-C ends the process at once: an exception might be caught there, or turned into another.
+
+    Nothing is written then that could be left unfinished. A program that handles interrupts itself, and any thread but the
+    main one, is left alone.
+    """
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def guarded(action: Callable[..., None], *arguments: Any) -> int:
     """Runs `action`; the errors that users can cause become a message on standard error."""
     try:
         action(*arguments)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if was_interrupted(error):
-            return 130
+            return INTERRUPTED
         # safetensors' error has no other parent
         known = (ValueError, TypeError, OSError, RuntimeError, ImportError)
         if not isinstance(error, known) and type(error).__name__ != "SafetensorError":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import audio_files, output_files
 from . import models
-from .running import Clock, complain, say_line
+from .running import Clock, complain, quiet_interrupts, say_line
 
 if TYPE_CHECKING:
     from ..narration import Narration, Report, Script, Spoken
@@ -40,11 +40,12 @@ _SHOWN = 60  # characters of a doubtful piece
 def speak(options: argparse.Namespace, clock: Clock) -> None:
     """Speaks what the options name."""
     source = models.model_source(options)
+    with quiet_interrupts():
+        from ..modeling_bark import BarkModel  # noqa: F401 - all that is slow to import
+        from ..narration import Narrator  # noqa: F401
+        from ..processing_bark import BarkProcessor
     bars = not (options.quiet or options.no_progress) and sys.stderr is not None and sys.stderr.isatty()
     models.set_up_logging(options.quiet, bars)
-
-    from ..processing_bark import BarkProcessor
-
     processor = BarkProcessor.from_pretrained(source)
     voice = processor.load_voice(options.voice)
     for name in options.cast.values():

@@ -16,7 +16,7 @@ from typing import Any
 from .. import audio_files, input_files, output_files
 from . import models, older, player
 from .parsing import Parser
-from .running import Clock, guarded, say_line
+from .running import Clock, guarded, quiet_interrupts, say_line
 
 EXAMPLES = (
     ("bark-tts voices", "what the checkpoint in the package has"),
@@ -191,11 +191,10 @@ def _sample(options: argparse.Namespace) -> None:
     """Decodes a voice's codes."""
     source = models.model_source(options)
     _check_name(source, options.sample)
+    with quiet_interrupts():
+        from ..modeling_bark import BarkModel
+        from ..processing_bark import BarkProcessor
     models.set_up_logging(quiet=False, bars=False)
-
-    from ..modeling_bark import BarkModel
-    from ..processing_bark import BarkProcessor
-
     voice = BarkProcessor.from_pretrained(source).load_voice(options.sample)
     assert voice is not None
     model = BarkModel.from_pretrained(source).eval()
