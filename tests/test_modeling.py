@@ -48,7 +48,6 @@ def padding(kind: str, length: int = 20) -> torch.Tensor | None:
     return None if kind == "none" else mask
 
 
-@pytest.mark.compat
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["none", "ones", "left", "right"])
 @pytest.mark.parametrize("part", ["semantic", "coarse_acoustics"])
@@ -63,7 +62,6 @@ def test_causal_logits_equal_stock(part: str, kind: str, attention: str) -> None
         assert torch.allclose(first[real], second[real], atol=1e-5)
 
 
-@pytest.mark.compat
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["none", "ones", "left", "right"])
 def test_fine_logits_equal_stock(kind: str, attention: str) -> None:

@@ -91,7 +91,6 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cache: Cache | None = None,
-        shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple:
         """Logits of the next token at every position.
@@ -105,8 +104,8 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
             labels: [batch, length], the input ids themselves with -100 where no loss is wanted; shifted here.
             logits_to_keep: an int keeps the last positions (0 keeps all), a tensor of indices those positions.
             cache: the other name of `past_key_values`.
-            shift_labels: [batch, length], in place of `labels`: the token that follows each position.
-            kwargs: what `DataCollatorWithFlattening` says of packed sequences.
+            kwargs: `shift_labels` [batch, length], in place of `labels`: the token that follows each position; what
+                `DataCollatorWithFlattening` says of packed sequences.
 
         Returns:
             The output has the cache as `past_key_values`, and as `cache` where the installed Transformers has that name.
@@ -115,6 +114,8 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
             TypeError: an unknown keyword argument.
             ValueError: neither or both inputs, both names of the cache, a position past `block_size`, labels with `logits_to_keep`.
         """
+        # as an argument of its own `Trainer` would wait for it, and evaluate without a loss
+        shift_labels = kwargs.pop("shift_labels", None)
         reject_unknown(self, kwargs)
         require_one(input_ids, inputs_embeds)
         cache = one_cache(cache, past_key_values)
@@ -511,11 +512,17 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     def codec_decode(
         self, fine_output: Tensor, output_lengths: Sequence[int] | Tensor | None = None
     ) -> Tensor | list[Tensor]:
-        """Codes [batch, codebook, frame] -> audio [batch, samples]; with `output_lengths` (frames a row) a list of [samples]."""
-        if output_lengths is None:
-            return torch.stack(codec.decode(self.codec_model, list(fine_output)))
-        rows = [row[:, : int(n)] for row, n in zip(fine_output, output_lengths, strict=True)]
-        return codec.decode(self.codec_model, rows)
+        """Codes [batch, codebook, frame] -> audio [batch, samples]; with `output_lengths` (frames a row) a list of [samples].
+
+        Raises:
+            ValueError: samples that are not numbers.
+        """
+        rows = list(fine_output)
+        if output_lengths is not None:
+            rows = [row[:, : int(n)] for row, n in zip(fine_output, output_lengths, strict=True)]
+        audio = codec.decode(self.codec_model, rows)
+        speech.check_audio(audio)
+        return torch.stack(audio) if output_lengths is None else audio
 
     @torch.no_grad()
     def generate(

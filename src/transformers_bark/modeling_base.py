@@ -163,9 +163,10 @@ class BarkPreTrainedModel(PreTrainedModel):
         """Chooses what runs the transformers in `generate`.
 
         Args:
-            engine: "torch", PyTorch with the weights as they are; "compiled", a decode step compiled for fixed shapes; "onnxruntime",
-                graphs built from the weights, on the CPU (extra `onnx`); "auto", the fastest here that is exact enough: "compiled" in
-                bf16 on CUDA, "onnxruntime" in fp32 on a CPU that has it, else "torch".
+            engine: "torch", PyTorch with the weights as they are; "compiled", a decode step of fixed shapes, compiled on a CPU and
+                recorded as one graph on CUDA; "onnxruntime", graphs built from the weights, on the CPU (extra `onnx`); "auto", the
+                fastest here that is exact enough: "compiled" in bf16 on CUDA, "onnxruntime" in fp32 on a CPU that has it, else
+                "torch".
             precision: of the weights: "fp32" (the default), "int8" or "int4" in "onnxruntime"; "fp32" or "bf16" in the others, by
                 default the model's own, else a copy of the transformers' weights.
             cache_dir: where graphs are kept; by default under `HF_HOME`.

@@ -43,6 +43,7 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         text_inputs: a text, or any iterable of texts.
         voice_preset: a voice for all texts or a list with one per text, as `BarkProcessor` takes it.
         batch_size: texts generated together.
+        any_length: divide long texts into pieces that fit, spoken together and joined; else what does not fit is cut off.
         forward_params, generate_kwargs: options of `BarkModel.generate`; the latter win.
 
     All but the texts may also be given to `pipeline(...)`, as defaults of every call.
@@ -77,6 +78,7 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         voice_preset: Any = None,
         batch_size: int | None = None,
         num_workers: int | None = None,
+        any_length: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
         if isinstance(self.model, BarkModel):
@@ -89,12 +91,17 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         if unknown:
             raise TypeError(f"unknown arguments of the pipeline: {', '.join(unknown)}; see `BarkTextToSpeechPipeline`")
         preprocess, options = self._call_parameters(voice_preset=voice_preset, **kwargs)
-        size = self._batch_size or 1 if batch_size is None else batch_size
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        size = self._batch_size if batch_size is None else batch_size
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise ValueError(f"`batch_size` must be a whole number of at least 1, got {size!r}")
         if self.processor is None:
             check_tokenizer(self.tokenizer, self.tokenizer.name_or_path)
-        outputs = self._speak(_check_texts(text_inputs), size, preprocess, options)
+        texts = _check_texts(text_inputs)
+        outputs = (
+            self._narrate(texts, size, preprocess, options)
+            if any_length
+            else self._speak(texts, size or 1, preprocess, options)
+        )
         if isinstance(text_inputs, str):
             return next(outputs)
         return list(outputs) if isinstance(text_inputs, list | tuple) else outputs
@@ -107,6 +114,21 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
             options |= {**self._forward_params.get(kind, {}), **forward.get(kind, {})}
         length = self.model.generation_config.semantic_config.max_input_semantic_length
         return {"max_length": length, **self._preprocess_params, **preprocess}, options
+
+    def _narrate(
+        self, texts: Iterable[str], size: int | None, preprocess: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Speaks texts of any length, one after the other, `size` pieces at a time."""
+        from .narration.narrator import Narrator
+
+        narrator = Narrator(self.model, self.processor or BarkProcessor(self.tokenizer), batch_size=size)
+        voice = preprocess.get("voice_preset")
+        for number, text in enumerate(texts):
+            chosen = voice[number] if isinstance(voice, list | tuple) else voice
+            yield {
+                "audio": narrator(text, chosen, **options).audio(),
+                "sampling_rate": self.model.generation_config.sample_rate,
+            }
 
     def _speak(
         self, texts: Iterable[str], size: int, preprocess: Mapping[str, Any], options: Mapping[str, Any]

@@ -3,7 +3,7 @@
     python -m tests.compat.run                        the first and the last patch of each minor release, written into the docs
     python -m tests.compat.run 5.0.0 5.24.0           these
     python -m tests.compat.run ci                     the oldest, the pinned and the newest
-    python -m tests.compat.run newest lowest          names; `lowest` is the oldest with every floor of setup.py
+    python -m tests.compat.run newest lowest          names; `lowest` is the oldest with the floors of setup.py
 
 pip resolves each release anew: `huggingface_hub`, `tokenizers`, numpy and the rest. What the virtual environment that runs this
 has in another version goes into a folder that comes before it on the path; torch and the other packages are shared. The folder
@@ -38,6 +38,8 @@ OLDEST = "5.0.0"
 LOWEST = "lowest"
 SHOWN = ("transformers", "huggingface_hub", "tokenizers", "numpy")
 BEGIN, END = "<!-- table: written by `make compat` -->", "<!-- end of table -->"
+SHARED = ("torch", "numpy")
+"""Packages that `lowest` takes from the virtual environment, whose pandas and scipy were built for its numpy."""
 NEED_TORCH = ("accelerate",)
 """Packages of ours that would bring a torch along, which comes from the virtual environment."""
 
@@ -72,11 +74,13 @@ def pinned() -> str:
 
 
 def floors() -> list[str]:
-    """Each `name>=version` of setup.py's `install_requires` but torch as `name==version`."""
-    required = re.search(r"install_requires=\[(.+?)\]", (ROOT / "setup.py").read_text(encoding="utf-8"), re.DOTALL)
+    """Each `name>=version` of setup.py's `install_requires` as `name==version`, but for torch and numpy, which are shared."""
+    source = (ROOT / "setup.py").read_text(encoding="utf-8")
+    required = re.search(r"install_requires=\[(.+?)\]", source, re.DOTALL)
     assert required, "setup.py has no install_requires"
-    pairs = re.findall(r'"([\w-]+)>=([\d.]+)', required[1])
-    return [f"{name}=={version}" for name, version in pairs if name != "torch"]
+    # Trainer imports `datasets` where it is installed
+    pairs = re.findall(r'"([\w-]+)>=([\d.]+)', required[1]) + re.findall(r'"(datasets)>=([\d.]+)', source)
+    return [f"{name}=={version}" for name, version in pairs if name not in SHARED]
 
 
 def select(names: Sequence[str], list_releases: Callable[[], list[Version]] = released) -> list[str]:
@@ -198,7 +202,7 @@ def try_release(release: str, sources: str, keep: bool) -> dict[str, Any]:
     start = time.monotonic()
     try:
         chosen = make_environment(release, environment)
-        packages = {name: chosen[name] for name in SHOWN}
+        packages = {name: chosen.get(name) or metadata.version(name) for name in SHOWN}
         counts, failures = run_tests(environment, packages["transformers"], results / f"{release}.xml")
     finally:
         if not keep:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..voices import VoicePreset
-from .generation import codec_decode, generate_coarse, generate_fine, generate_text_semantic
+from .generation import _processor, _stage, codec_decode, generate_coarse, generate_fine, generate_text_semantic
 
 
 def text_to_semantic(
@@ -52,10 +52,35 @@ def generate_audio(
     waveform_temp: float = 0.7,
     silent: bool = False,
     output_full: bool = False,
+    any_length: bool = False,
 ) -> Any:
-    """Text -> audio, float32 [samples] at `SAMPLE_RATE`; with `output_full` (full generation, audio)."""
+    """Text -> audio, float32 [samples] at `SAMPLE_RATE`; with `output_full` (full generation, audio).
+
+    Args:
+        any_length: divide a long text into pieces that fit, and join their audio.
+
+    Raises:
+        ValueError: `any_length` with `output_full`, as there is more than one generation.
+    """
+    if any_length:
+        if output_full:
+            raise ValueError("`output_full` is of one generation: leave out `any_length`")
+        return _speak_any_length(text, history_prompt, text_temp, waveform_temp, silent)
     tokens = text_to_semantic(text, history_prompt, text_temp, silent)
     return semantic_to_waveform(tokens, history_prompt, waveform_temp, silent, output_full)
+
+
+def _speak_any_length(text: str, voice: Any, text_temp: float, waveform_temp: float, silent: bool) -> np.ndarray:
+    from ..narration import Limits
+    from ..narration.one_by_one import speak
+
+    config = _stage("text").config
+
+    def say(piece: str, chosen: Any) -> tuple[Any, np.ndarray]:
+        return generate_audio(piece, chosen, text_temp, waveform_temp, silent, output_full=True)
+
+    limits = Limits.of(_processor(), config)
+    return speak(text, voice, say, limits, config.sample_rate, config.semantic_config.semantic_rate_hz)
 
 
 __all__ = ["generate_audio", "save_as_prompt", "semantic_to_waveform", "text_to_semantic"]

@@ -234,7 +234,8 @@ def _load(small: Mapping[str, bool], gpu: Mapping[str, bool], force_reload: bool
         clean_models(stage)
         source = _source(small[stage])
         if source not in opened:
-            opened[source] = BarkModel.from_pretrained(source).check_weights()
+            with torch.random.fork_rng(devices=[]):  # some releases draw while they load; a seed is for speech
+                opened[source] = BarkModel.from_pretrained(source).check_weights()
         device = "cpu" if stage == "codec" and _grab_best_device(gpu[stage]) == "mps" else _grab_best_device(gpu[stage])
         part = getattr(opened[source], _PARTS[stage]).eval()
         part.to("cpu" if _flag("OFFLOAD_CPU") else device)

@@ -235,6 +235,7 @@ def train_semantic(recipe: Recipe) -> None:
         default_voice=recipe.default_voice(),
     )
     _train(recipe, "semantic", wrapped, rows, targets, seconds=1.5)
+    model.config.alignment_heads = settings["guided"] or None
     model.save_pretrained(recipe.done("semantic"))
 
 
