@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..engines.names import CACHE_PRECISIONS, ENGINES, PRECISIONS
@@ -74,7 +75,7 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
     """The model, whole; for ONNX Runtime without the weights that its graphs hold.
 
     Raises:
-        ValueError: a model of another type, or one that lacks weights: it would make noise.
+        ValueError: a model of another type, one that lacks weights (it would make noise), or a dtype that the engine does not obey.
     """
     import torch
     from transformers import AutoConfig
@@ -87,9 +88,15 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
     chosen = choice.for_device(device)
     if chosen.name == "onnxruntime" and dtype != "float32":
+<<<<<<< HEAD
         raise ValueError(
             f"--dtype {dtype} is PyTorch's: with --engine {choice.name} here give --precision, or --engine torch"
         )
+=======
+        if choice.name != "auto":
+            raise ValueError(f"--dtype {dtype} is PyTorch's: with --engine {choice.name} give --precision instead")
+        choice = chosen = replace(choice, name="torch")
+>>>>>>> input
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
