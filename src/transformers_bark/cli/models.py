@@ -88,15 +88,9 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
     chosen = choice.for_device(device)
     if chosen.name == "onnxruntime" and dtype != "float32":
-<<<<<<< HEAD
-        raise ValueError(
-            f"--dtype {dtype} is PyTorch's: with --engine {choice.name} here give --precision, or --engine torch"
-        )
-=======
         if choice.name != "auto":
             raise ValueError(f"--dtype {dtype} is PyTorch's: with --engine {choice.name} give --precision instead")
         choice = chosen = replace(choice, name="torch")
->>>>>>> input
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
