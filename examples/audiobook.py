@@ -15,10 +15,8 @@ processor = BarkProcessor.from_pretrained(transformers_bark.BARK_NANO)
 narrator = Narrator(model, processor)
 
 text = "# The harbour\n\nThe boat is here. Do you see the captain?\n\n# The sea\n\nThe sea is calm, and the sun is up."
-if len(sys.argv) > 1:
-    script = read(Path(sys.argv[1]), limits=narrator.limits)
-else:
-    script = read(text, "markdown", limits=narrator.limits)
+book = Path(sys.argv[1]) if len(sys.argv) > 1 else text
+script = read(book, None if len(sys.argv) > 1 else "markdown", limits=narrator.limits)
 
 narration = narrator(script, seed=1, work="audiobook.work", resume=True)
 print(f"{len(narration)} pieces, about {narration.estimate:.0f} s")
