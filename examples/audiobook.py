@@ -1,4 +1,4 @@
-"""Reads a chapter and writes an audiobook with chapters and subtitles; started again, it goes on where it was stopped.
+"""Reads a book and writes it as one file with chapters and subtitles, and as a file a chapter; started again, it goes on where it was stopped.
 
 python examples/audiobook.py chapter.md
 """
@@ -21,5 +21,6 @@ script = read(book, None if len(sys.argv) > 1 else "markdown", limits=narrator.l
 narration = narrator(script, seed=1, work="audiobook.work", resume=True)
 print(f"{len(narration)} pieces, about {narration.estimate:.0f} s")
 report = narration.write("audiobook.m4b", subtitles="audiobook.srt")  # M4B needs the extra `audio`
+narration.write("audiobook.wav", split="chapter")  # from the work folder
 for spoken in report.doubtful:
     print(spoken.piece.number, spoken.piece.text, *(doubt.reason for doubt in spoken.doubts))

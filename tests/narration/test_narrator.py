@@ -173,6 +173,8 @@ def test_a_piece_that_the_tokenizer_does_not_know_is_silent_and_told(narrator: N
         )
 
     report = speak()
-    assert [(one.piece.number, one.doubts[0].kind) for one in report.doubtful][:1] == [(2, "unknown")]
+    assert [(one.piece.number, one.doubts[0].kind) for one in report.doubtful if one.piece.number == 2] == [
+        (2, "unknown")
+    ]
     before = (tmp_path / "a.wav").read_bytes()
     assert speak(resume=True).made == 0 and (tmp_path / "a.wav").read_bytes() == before
