@@ -1,4 +1,6 @@
-"""Reads a book and writes it as one file with chapters and subtitles, and as a file a chapter; started again, it goes on where it was stopped.
+"""Reads a book and writes it as one file with chapters and subtitles, and as a file a chapter.
+
+Started again, it goes on where it was stopped.
 
 python examples/audiobook.py chapter.md
 """
