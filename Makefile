@@ -17,13 +17,14 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow avx2 lint format parity nano judge bench dist clean
+.PHONY: help speak test slow avx2 compat lint format parity nano judge bench dist clean
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
 	@echo 'make test              installs what the tests need and runs them (WORKERS=2 processes)'
 	@echo 'make slow              the long tests'
 	@echo 'make avx2              the engines'"'"' tests as on a processor with AVX2 alone (Linux, a C compiler, cpuid_fault)'
+	@echo 'make compat            the core tests with every release of Transformers 5 (RELEASES="5.0.0 5.24.0", ci, newest)'
 	@echo 'make lint              ruff and mypy; make format mends what ruff can'
 	@echo 'make parity            how equal the results are to stock Transformers and to the original library'
 	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
@@ -44,6 +45,10 @@ slow: $(VENV)/installed-test
 # Hides AVX-512, VNNI and AMX from the processes: their libraries then take the kernels of an older processor, at full speed.
 avx2: $(VENV)/installed-test
 	LD_PRELOAD=$$($(BIN)/python -m tests.processors.mask .pytest_cache/mask) $(PYTEST) -n $(WORKERS) $(or $(TESTS),tests/engines tests/test_cli.py tests/test_nano.py)
+
+# Goes on where it was stopped; with all releases it writes the table of docs/compatibility.md. COMPAT="--keep --fresh"
+compat: $(VENV)/installed-test
+	$(TEST_ENV) $(BIN)/python -m tests.compat.run $(RELEASES) $(COMPAT)
 
 parity: $(VENV)/installed-test
 	$(TEST_ENV) $(BIN)/python -m tests.parity.report
@@ -96,4 +101,4 @@ $(VENV)/installed-bench: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
+	rm -rf $(VENV) .venv-compat .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info

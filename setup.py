@@ -39,7 +39,17 @@ VERIFY = [
     "soxr>=0.4",  # resampling for the recogniser
 ]
 SERVE: list[str] = []  # nothing is served yet
-TEST = [*CONVERT, *TRAIN, *BENCH, *AUDIO, "jiwer>=3", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [
+    *CONVERT,
+    *TRAIN,
+    *BENCH,
+    *AUDIO,
+    "hypothesis>=6.100",  # any option values, any text
+    "jiwer>=3",  # what a recogniser heard
+    "peft>=0.18",  # adapters
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 
 setup(
@@ -56,21 +66,21 @@ setup(
     packages=find_packages("src"),
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
-        "accelerate>=1.0",
+        "accelerate>=1.1",
         "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
         "filelock>=3.13",  # there already, with huggingface_hub: one process at a time in a work folder
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.3",
         "markdown-it-py>=3",  # there already, with huggingface_hub's command line
-        "numpy>=1.26",
+        "numpy>=1.26.4",
         "pysubs2>=1.7",  # subtitles; Python only, needs nothing
         "regex>=2024.5",  # there already, with transformers
-        "safetensors>=0.6",
+        "safetensors>=0.6.1",
         "sentencex>=1.0.30",  # sentences of any text that is spoken: 1 MB, wheels everywhere, needs nothing
         "soundfile>=0.12",
-        "tokenizers>=0.21",
+        "tokenizers>=0.22.1",
         "torch>=2.6",
         "tqdm>=4.66",
-        "transformers>=5.23,<6",
+        "transformers>=5.0,<6",
     ],
     extras_require={
         "audio": AUDIO,

@@ -97,6 +97,14 @@ def memory_bandwidth(threads: int, device: str) -> float:
     return best
 
 
+def processor() -> str:
+    """The class of the processor, which every figure depends on: its vectors, and whether products of whole numbers are exact."""
+    from transformers_bark.engines.kernels import exact_weights
+
+    whole = "int8 exact (VNNI)" if exact_weights("int8") == "int8" else "int8 saturates (no VNNI)"
+    return f"{torch.backends.cpu.get_cpu_capability()}, {whole}"
+
+
 def step_bytes(folder: Path, stage: str, row: dict[str, Any], mean_past: float) -> float:
     """Bytes that one decode step of one row must read: the blocks, the head and the keys and values of its past."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -261,15 +269,14 @@ def main() -> None:
         folder = make_checkpoint(options.size, Path(temporary, "model"))
         bandwidth = memory_bandwidth(options.threads, options.device)
         lines = run(options, folder, home)
-        print(
-            f"\n{options.size}, {options.device}, {options.threads} threads, torch {torch.__version__}, numpy {np.__version__}\n"
-        )
+        versions = f"torch {torch.__version__}, numpy {np.__version__}"
+        print(f"\n{options.size}, {options.device}, {options.threads} threads, {processor()}, {versions}\n")
         print(table(lines))
         print("\n" + roofline(lines, folder, ROWS[options.device], bandwidth))
     options.output.mkdir(parents=True, exist_ok=True)
     name = options.size if options.device == "cpu" else f"{options.size}-{options.device}"
     kept = {key: getattr(options, key) for key in ("size", "device", "threads")}
-    kept |= {"bandwidth": bandwidth, "lines": [vars(line) for line in lines]}
+    kept |= {"processor": processor(), "bandwidth": bandwidth, "lines": [vars(line) for line in lines]}
     (options.output / f"{name}.json").write_text(json.dumps(kept, indent=2), encoding="utf-8")
     chart(
         lines, options.output / f"{name}.png", f"Bark {options.size}, {options.device}, {options.threads} CPU threads"

@@ -255,3 +255,21 @@ def test_engines_say_the_same_and_graphs_are_built_ahead(
     assert len(torch_audio) == len(onnx_audio) and abs(torch_audio - onnx_audio).max() < 1e-3
     assert main(["hello", "--engine", "torch", "--precision", "int8", "-o", str(tmp_path / "x.wav"), *model]) == 1
     assert "of the engine 'torch' must be one of fp32, bf16" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_importing_ends_quietly(tmp_path: Path) -> None:
+    # a module that is imported on the way interrupts, as Ctrl-C would
+    (tmp_path / "soundfile.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "transformers_bark", "hello"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+
+
+def test_a_dtype_that_the_engine_does_not_obey_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["-o", str(tmp_path / "o.wav"), "--model", str(checkpoint), "--dtype", "bfloat16"]
+    assert main(["hello", "--engine", "onnxruntime", *out]) == 1
+    assert "--dtype bfloat16 is PyTorch's" in capsys.readouterr().err
+    assert main(["hello", "--engine", "torch", *out]) == 0

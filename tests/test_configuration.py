@@ -25,6 +25,7 @@ from transformers_bark import (
 )
 from transformers_bark.generation_configuration_bark import check_compatible
 
+pytestmark = pytest.mark.compat
 HUB = Path(__file__).parent / "data" / "hub"
 STAGES = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config")
 

@@ -28,8 +28,8 @@ def test_python_blocks_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(transformers_bark, "BARK_NANO", str(checkpoint))
-    monkeypatch.setattr(suno, "LARGE", str(checkpoint))
-    monkeypatch.setattr(suno, "SMALL", str(checkpoint))
+    monkeypatch.setattr(suno.generation, "LARGE", str(checkpoint))
+    monkeypatch.setattr(suno.generation, "SMALL", str(checkpoint))
     scope: dict[str, object] = {"__name__": "docs"}
     for block in blocks(path, "python"):
         for name in HUB_NAMES:

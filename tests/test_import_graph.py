@@ -10,9 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "transformers_bark"
 LAYERS: dict[str, float] = {
+    "compat": 0,
     "vocabulary": 0,
+    "input_files": 0,
     "output_files": 0,
     "audio_streams": 2,
+    "interrupts": 0,
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
     "modeling_layers": 2,

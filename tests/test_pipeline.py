@@ -27,6 +27,7 @@ def synthesiser(checkpoint: Path) -> BarkTextToSpeechPipeline:
     return pipeline("text-to-speech", str(checkpoint))
 
 
+@pytest.mark.compat
 def test_auto_classes_are_ours(checkpoint: Path) -> None:
     transformers_bark.register()  # a second time changes nothing
     assert type(AutoConfig.from_pretrained(checkpoint)) is BarkConfig
@@ -35,6 +36,7 @@ def test_auto_classes_are_ours(checkpoint: Path) -> None:
     assert type(AutoProcessor.from_pretrained(checkpoint)) is BarkProcessor
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("task", ["text-to-speech", "text-to-audio"])
 def test_the_pipeline_is_ours(checkpoint: Path, task: str) -> None:
     made = pipeline(task, str(checkpoint))
@@ -42,6 +44,7 @@ def test_the_pipeline_is_ours(checkpoint: Path, task: str) -> None:
     assert type(made.model) is BarkModel and type(made.processor) is BarkProcessor
 
 
+@pytest.mark.compat
 def test_model_card_snippet(synthesiser: BarkTextToSpeechPipeline, tmp_path: Path) -> None:
     speech = synthesiser("Hello, my dog is cooler than you!", forward_params={"do_sample": True})
     scipy.io.wavfile.write(tmp_path / "bark_out.wav", rate=speech["sampling_rate"], data=speech["audio"])
@@ -49,6 +52,7 @@ def test_model_card_snippet(synthesiser: BarkTextToSpeechPipeline, tmp_path: Pat
     assert rate == 24_000 and data.ndim == 1 and data.dtype == np.float32 and len(data) > 0
 
 
+@pytest.mark.compat
 def test_processor_and_model_snippet(checkpoint: Path) -> None:
     processor = AutoProcessor.from_pretrained(checkpoint)
     model = AutoModel.from_pretrained(checkpoint)
@@ -79,6 +83,7 @@ def test_any_iterable_and_the_old_way_to_give_a_voice(synthesiser: BarkTextToSpe
     assert not np.array_equal(first[0]["audio"], plain[0]["audio"])
 
 
+@pytest.mark.compat
 def test_bad_arguments_are_named(synthesiser: BarkTextToSpeechPipeline) -> None:
     with pytest.raises(TypeError, match="unknown arguments.*voice"):
         synthesiser("hello", voice=NAME)

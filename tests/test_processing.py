@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 from tests.tiny import tiny_tokenizer, tiny_voice
 from transformers_bark import BarkModel, BarkProcessor, VoicePreset, processing_bark
 
+pytestmark = pytest.mark.compat
 NAME = "v2/en_speaker_0"
 
 

@@ -17,6 +17,7 @@ from transformers_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSem
 PARTS = {"semantic": BarkSemanticModel, "coarse_acoustics": BarkCoarseModel, "fine_acoustics": BarkFineModel}
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_sub_models_load_by_their_own_type(part: str, model: BarkModel, tmp_path: Path) -> None:
     getattr(model, part).save_pretrained(tmp_path)
@@ -27,6 +28,7 @@ def test_sub_models_load_by_their_own_type(part: str, model: BarkModel, tmp_path
     assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
 
 
+@pytest.mark.compat
 def test_stock_stays_reachable_by_its_own_name(checkpoint: Path) -> None:
     theirs = StockBarkModel.from_pretrained(checkpoint)
     assert type(theirs).__module__ == "transformers.models.bark.modeling_bark"

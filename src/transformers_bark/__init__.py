@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import interrupts  # noqa: F401 - first: it acts while the rest is imported
 from .configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
 from .generation.output import BarkGenerateOutput
 from .generation.progress import StageProgress
@@ -18,7 +19,14 @@ from .generation_configuration_bark import (
     BarkGenerationConfig,
     BarkSemanticGenerationConfig,
 )
-from .modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkPreTrainedModel, BarkSemanticModel
+from .modeling_bark import (
+    BarkCausalModel,
+    BarkCoarseModel,
+    BarkFineModel,
+    BarkModel,
+    BarkPreTrainedModel,
+    BarkSemanticModel,
+)
 from .pipeline_bark import BarkTextToSpeechPipeline
 from .processing_bark import BarkProcessor
 from .registration import register
@@ -45,6 +53,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "BARK_NANO",
+    "BarkCausalModel",
     "BarkCoarseConfig",
     "BarkCoarseGenerationConfig",
     "BarkCoarseModel",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import audio_files, output_files
+from . import audio_files, interrupts, output_files
 from .engines import CACHE_PRECISIONS, ENGINES, PRECISIONS, EngineChoice
 
 
@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with 2 for bad usage.
     """
+    interrupts.as_usual()
     started = time.perf_counter()
     parser = build_parser()
     options = parser.parse_args(arguments)
@@ -305,13 +306,16 @@ def _load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> A
     if config.model_type != BarkModel.config_class.model_type:
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
     chosen = choice.for_device(device)
+    if chosen.name == "onnxruntime" and dtype != "float32":
+        raise ValueError(
+            f"--dtype {dtype} is PyTorch's: with --engine {choice.name} here give --precision, or --engine torch"
+        )
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
-    model, report = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(f"{source} lacks {len(missing)} weights, {missing[0]} among them")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are an error here
+        model = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype)).check_weights()
     return model.to(device).eval().use_engine(choice)
 
 

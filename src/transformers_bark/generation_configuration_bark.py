@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Number, Real
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
@@ -10,16 +13,77 @@ from transformers import GenerationConfig, PreTrainedConfig
 from . import vocabulary
 from .configuration_bark import BarkConfig
 
+_TRANSFORMERS_TOP_K = 50
+"""What Transformers filled in where nobody had chosen one."""
 
-class _StageGenerationConfig(GenerationConfig):
+
+NEUTRAL: dict[str, Any] = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "early_stopping": False,
+    "length_penalty": 1,
+    "diversity_penalty": 0,
+    "penalty_alpha": 0,
+    "low_memory": False,
+    "guidance_scale": 1,
+    "encoder_repetition_penalty": 1,
+    "encoder_no_repeat_ngram_size": 0,
+    "is_assistant": False,
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "assistant_confidence_threshold": 0.4,
+    "assistant_lookbehind": 10,
+    "target_lookbehind": 10,
+    "max_length": 20,
+    "min_length": 0,
+    "token_healing": False,
+    "use_mtp": False,
+    "synced_gpus": False,
+    "disable_compile": False,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    # of options that act
+    "min_p": 0,
+    "typical_p": 1,
+    "epsilon_cutoff": 0,
+    "eta_cutoff": 0,
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": 0,
+    "top_p": 1,
+    "renormalize_logits": False,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "remove_invalid_values": False,
+    "use_cache": True,
+}
+"""Values that ask for nothing, as Transformers fills in configs with them."""
+
+
+def asks_for_nothing(name: str, value: Any) -> bool:
+    """Whether an option with this value changes nothing: None, empty, or the value that switches it off."""
+    if value is None or isinstance(value, Mapping | list | tuple | set) and not value:
+        return True
+    neutral = NEUTRAL.get(name)
+    if neutral is None or not isinstance(value, Number | str):
+        return False
+    return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral
+
+
+class _StageGenerationConfig(GenerationConfig, Mapping):
     """A stage's config: sampling fields of `GenerationConfig` plus the stage's own, given by `_own`.
 
-    None is the default of an own field, but for `temperature`, where it has a meaning.
+    It also reads as the mapping that Transformers has in its place. None is the default of an own field, but for `temperature`,
+    where it has a meaning.
     """
 
     model_type: ClassVar[str]
     _own: ClassVar[dict[str, Any]]
-    _positive: ClassVar[tuple[str, ...]] = ()
+    _counts: ClassVar[tuple[str, ...]] = ()
+    _ids: ClassVar[tuple[str, ...]] = ()
+    _rates: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("model_type", None)
@@ -29,9 +93,41 @@ class _StageGenerationConfig(GenerationConfig):
             if value is not None or name == "temperature" or name not in self._own
         }
         super().__init__(**{**self._own, **given})
-        for name in self._positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+
+    def check_values(self) -> None:
+        """Checks the stage's own fields, which may have been set since.
+
+        Raises:
+            TypeError: a value of another kind.
+            ValueError: one that is out of its range.
+        """
+        for names, kind, what in (
+            (self._counts, Integral, "a whole number"),
+            (self._ids, Integral, "one id"),
+            (self._rates, Real, "a number"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if isinstance(value, bool) or not issubclass(type(value), kind):
+                    raise TypeError(f"`{name}` must be {what}, got {value!r}")
+                if names is self._ids and value < 0:
+                    raise ValueError(f"`{name}` must not be negative, got {value}")
+                if names is not self._ids and not 0 < value < math.inf:
+                    raise ValueError(f"`{name}` must be positive, got {value}")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.to_dict():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
 
 
 class BarkSemanticGenerationConfig(_StageGenerationConfig):
@@ -80,19 +176,26 @@ class BarkSemanticGenerationConfig(_StageGenerationConfig):
         "semantic_rate_hz": vocabulary.SEMANTIC_RATE_HZ,
         "min_eos_p": None,
     }
-    _positive = ("semantic_vocab_size", "max_input_semantic_length", "semantic_rate_hz", "max_new_tokens")
+    _counts = ("semantic_vocab_size", "max_input_semantic_length", "max_new_tokens")
+    _ids = ("eos_token_id", "semantic_pad_token", "text_encoding_offset", "text_pad_token", "semantic_infer_token")
+    _rates = ("semantic_rate_hz",)
 
     def __init__(self, **kwargs: Any) -> None:
         pad = kwargs.pop("semantic_pad_token", None)
         super().__init__(**kwargs)
-        if not isinstance(self.eos_token_id, int):
-            raise TypeError(f"`eos_token_id` must be one id, got {self.eos_token_id!r}")
-        if self.text_encoding_offset < self.semantic_vocab_size:
-            raise ValueError(
-                f"`text_encoding_offset` is {self.text_encoding_offset}, but the semantic tokens take the ids up to "
-                f"{self.semantic_vocab_size - 1}"
-            )
         self.semantic_pad_token = self.eos_token_id if pad is None else pad
+        self.check_values()
+
+    def check_values(self) -> None:
+        super().check_values()
+        if self.text_encoding_offset < self.semantic_vocab_size:
+            raise self.taken("text_encoding_offset")
+
+    def taken(self, name: str) -> ValueError:
+        """The error for an id that is a semantic token's."""
+        return ValueError(
+            f"`{name}` is {getattr(self, name)}, but the semantic tokens take the ids up to {self.semantic_vocab_size - 1}"
+        )
 
 
 class BarkCoarseGenerationConfig(_StageGenerationConfig):
@@ -133,18 +236,20 @@ class BarkCoarseGenerationConfig(_StageGenerationConfig):
         "max_coarse_history": vocabulary.MAX_COARSE_HISTORY,
         "sliding_window_len": vocabulary.SLIDING_WINDOW_LEN,
     }
-    _positive = (
-        "coarse_rate_hz",
-        "n_coarse_codebooks",
-        "max_coarse_input_length",
-        "max_coarse_history",
-        "sliding_window_len",
-    )
+    _counts = ("n_coarse_codebooks", "max_coarse_input_length", "max_coarse_history", "sliding_window_len")
+    _ids = ("coarse_semantic_pad_token", "coarse_infer_token")
+    _rates = ("coarse_rate_hz",)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check_values()
 
 
 class BarkFineGenerationConfig(_StageGenerationConfig):
-    """Sampling and windows of the fine stage. Of the sampling fields only `temperature` is read from a file: the Hub's
-    files carry `do_sample: false` and `top_k: 50` here, which the stage never obeyed.
+    """Sampling and windows of the fine stage.
+
+    The Hub's files carry `do_sample: false` beside a temperature, and `top_k: 50`, which the stage never obeyed: both are left
+    out. `do_sample=False` without a temperature is greedy.
 
     Args:
         temperature: None is greedy, a number samples at that temperature.
@@ -164,10 +269,21 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
         "max_fine_input_length": vocabulary.MAX_FINE_INPUT_LENGTH,
         "n_fine_codebooks": vocabulary.N_FINE_CODEBOOKS,
     }
-    _positive = ("max_fine_history_length", "max_fine_input_length", "n_fine_codebooks")
+    _counts = ("max_fine_history_length", "max_fine_input_length", "n_fine_codebooks")
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{name: kwargs[name] for name in self._own if name in kwargs})
+        greedy = kwargs.pop("do_sample", None) is False
+        if greedy and "temperature" not in kwargs:
+            kwargs["temperature"] = None
+        if kwargs.get("top_k") == _TRANSFORMERS_TOP_K:
+            del kwargs["top_k"]
+        kwargs.pop("_from_model_config", None)
+        said = {name: value for name, value in kwargs.items() if name in self._own or not asks_for_nothing(name, value)}
+        super().__init__(**said)
+        self.check_values()
+
+    def check_values(self) -> None:
+        super().check_values()
         if self.max_fine_history_length > self.max_fine_input_length:
             raise ValueError(
                 "`max_fine_history_length` must not exceed `max_fine_input_length`, got "
@@ -176,6 +292,13 @@ class BarkFineGenerationConfig(_StageGenerationConfig):
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to check: a temperature without `do_sample` is meant."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields. A `do_sample=False` that was set is written as the temperature that says it."""
+        output = super().to_dict()
+        if output.get("do_sample") is False:
+            output.update(do_sample=None, temperature=None)
+        return output
 
 
 class BarkGenerationConfig(GenerationConfig):
@@ -218,12 +341,26 @@ class BarkGenerationConfig(GenerationConfig):
         self.sample_rate = sample_rate
         self.codebook_size = codebook_size
         super().__init__(**kwargs)
-        self._check_tokens()
+        self.check_values()
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to check here: what is set beside the stages are options, checked when they are used."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, self._stage(name, value) if name in self._stages else value)
 
-    def _check_tokens(self) -> None:
+    def check_values(self) -> None:
+        """Checks all stages, whose fields may have been set since, and that their ids mean one thing.
+
+        Raises:
+            TypeError, ValueError: as the stages' own checks, and see the class.
+        """
+        for stage in self._stages:
+            getattr(self, stage).check_values()
+        for name in ("sample_rate", "codebook_size"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}")
         semantic, coarse, fine = self.semantic_config, self.coarse_acoustics_config, self.fine_acoustics_config
         end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * self.codebook_size
         for name in ("coarse_semantic_pad_token", "coarse_infer_token"):
@@ -278,10 +415,33 @@ class BarkGenerationConfig(GenerationConfig):
             return cls()
         return cls(**{name: value for name, value in vars(config).items() if not name.startswith("_")})
 
-    @classmethod
-    def names_stages(cls, config: GenerationConfig | None) -> bool:
-        """Whether a generation config says how the stages generate."""
-        return any(hasattr(config, name) for name in cls._stages) and not cls._is_of_models(config)
+    def with_changes(self, config: GenerationConfig | Mapping[str, Any] | None) -> BarkGenerationConfig:
+        """The config of one call: a `BarkGenerationConfig` as it is, else this one with what `config` sets.
+
+        Args:
+            config: a generation config of Transformers, whose None is not set, or a dict. The dict of a stage sets the fields
+                that it names, in a `GenerationConfig` the whole stage.
+
+        Raises:
+            TypeError: something else.
+        """
+        if config is None or isinstance(config, BarkGenerationConfig):
+            return self if config is None else config
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        if isinstance(config, Mapping):
+            if not all(isinstance(name, str) for name in config):
+                raise TypeError(f"`generation_config` must have names for its keys, got {list(config)}")
+            return type(self)(**own | {name: self._changed(name, value) for name, value in config.items()})
+        if not isinstance(config, GenerationConfig):
+            raise TypeError(f"`generation_config` must be a generation config or a dict, got {type(config).__name__}")
+        said = {name: value for name, value in vars(config).items() if value is not None and not name.startswith("_")}
+        return type(self)(**own | ({} if self._is_of_models(config) else said))
+
+    def _changed(self, name: str, value: Any) -> Any:
+        """A field with a new value, which for a stage may be a part of it."""
+        if name in self._stages and isinstance(value, dict):
+            return {**getattr(self, name), **value}
+        return value
 
     @classmethod
     def _is_of_models(cls, config: GenerationConfig | None) -> bool:
@@ -313,6 +473,9 @@ def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig
     Raises:
         ValueError: a vocabulary smaller than an id it must hold, or a window longer than the positions.
     """
+    generation_config.check_values()
+    if generation_config.semantic_config.eos_token_id < generation_config.semantic_config.semantic_vocab_size:
+        raise generation_config.semantic_config.taken("eos_token_id")
     semantic, coarse = generation_config.semantic_config, generation_config.coarse_acoustics_config
     fine, codebook_size = generation_config.fine_acoustics_config, generation_config.codebook_size
     coarse_end = semantic.semantic_vocab_size + coarse.n_coarse_codebooks * codebook_size
@@ -320,7 +483,7 @@ def check_compatible(config: BarkConfig, generation_config: BarkGenerationConfig
         (
             "semantic_config",
             "input_vocab_size",
-            1 + max(semantic.text_encoding_offset, semantic.text_pad_token, semantic.semantic_infer_token),
+            1 + max(getattr(semantic, name) for name in semantic._ids if name != "eos_token_id"),
         ),
         ("semantic_config", "output_vocab_size", 1 + max(semantic.semantic_vocab_size - 1, semantic.eos_token_id)),
         ("semantic_config", "block_size", semantic.max_input_semantic_length + 1),

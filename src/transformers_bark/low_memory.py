@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import cached_file
 
-from . import output_files
+from . import input_files, output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
 from .engines.choice import warn_once
@@ -67,6 +68,7 @@ def load_without_blocks(
     weights = find_weights(source, **hub)
     if weights is None:
         raise ValueError(f"`keep_weights=False` reads one file, and {source} has no model.safetensors")
+    input_files.check_file(weights)
     try:
         keys = _graph_keys(model_class, source, weights, choice, **hub)
     except (GraphError, ImportError) as error:
@@ -125,7 +127,8 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
     if weights is not None:
         record = _record(weights, choice)
         content = json.dumps({name: report["key"] for name, report in reports.items()})
-        output_files.write_text(record, content, make_folder=True)
+        with suppress(OSError):  # without it the weights are read once more
+            output_files.write_text(record, content, make_folder=True)
     return list(reports.values())
 
 

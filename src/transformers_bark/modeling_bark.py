@@ -4,17 +4,21 @@ Attention goes through Transformers' attention interface, so `eager`, `sdpa` and
 no mask is stored. Generation lives in `transformers_bark.generation`; the `generate` methods here only call it.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
+from transformers.utils import CONFIG_NAME
 
 from . import codec, hub
+from .compat import causal_mask, causal_output, one_cache
 from .configuration_bark import (
     BarkCoarseConfig,
     BarkConfig,
@@ -23,7 +27,7 @@ from .configuration_bark import (
     BarkSubModelConfig,
 )
 from .engines import EngineChoice
-from .generation import facades
+from .generation import speech, sub_models
 from .generation.output import BarkGenerateOutput
 from .generation.progress import StageCallback
 from .generation.streaming import BarkStreamOutput
@@ -35,7 +39,14 @@ from .generation_configuration_bark import (
     check_compatible,
 )
 from .low_memory import load_without_blocks
-from .modeling_base import BarkPreTrainedModel, cross_entropy, reject_unknown, require_one
+from .modeling_base import (
+    BarkPreTrainedModel,
+    cross_entropy,
+    packed_positions,
+    reject_unknown,
+    require_one,
+    same_sequence,
+)
 from .modeling_layers import BarkBlock
 
 
@@ -46,6 +57,7 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: BarkSubModelConfig) -> None:
         super().__init__(config)
+        self.loss_type = "ForCausalLM"  # tells `Trainer` that the labels are shifted
         self.input_embeds_layer = nn.Embedding(config.input_vocab_size, config.hidden_size)
         self.position_embeds_layer = nn.Embedding(config.block_size, config.hidden_size)
         self.drop = nn.Dropout(config.dropout)
@@ -78,53 +90,72 @@ class BarkCausalModel(BarkPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: Cache | None = None,
+        shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple:
         """Logits of the next token at every position.
 
         Args:
             input_ids: [batch, length]; or `inputs_embeds`: [batch, length, hidden].
+            past_key_values: keys and values of the positions before; Transformers 5.24 and later call it `cache`.
             attention_mask: [batch, past + length], 1 where a token is real; or a 4-D mask.
-            position_ids: [batch or 1, length]; counted on from the cache when absent, padding included.
+            position_ids: [batch or 1, length]; counted on from the cache when absent, padding included. Where they start anew
+                in a row without a mask, sequences are packed, and none looks into another.
             labels: [batch, length], the input ids themselves with -100 where no loss is wanted; shifted here.
             logits_to_keep: an int keeps the last positions (0 keeps all), a tensor of indices those positions.
+            cache: the other name of `past_key_values`.
+            shift_labels: [batch, length], in place of `labels`: the token that follows each position.
+            kwargs: what `DataCollatorWithFlattening` says of packed sequences.
+
+        Returns:
+            The output has the cache as `past_key_values`, and as `cache` where the installed Transformers has that name.
 
         Raises:
             TypeError: an unknown keyword argument.
-            ValueError: neither or both inputs, a position past `block_size`, `labels` with `logits_to_keep`.
+            ValueError: neither or both inputs, both names of the cache, a position past `block_size`, labels with `logits_to_keep`.
         """
         reject_unknown(self, kwargs)
         require_one(input_ids, inputs_embeds)
+        cache = one_cache(cache, past_key_values)
         use_cache, output_attentions, output_hidden_states, return_dict = self._flags(
             ("use_cache", use_cache),
             ("output_attentions", output_attentions),
             ("output_hidden_states", output_hidden_states),
             ("return_dict", return_dict),
         )
-        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+        has_labels = labels is not None or shift_labels is not None
+        if has_labels and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ValueError("`labels` need the logits of all positions: leave `logits_to_keep` out")
         if self.training and self.gradient_checkpointing:  # the blocks would run, and write, twice
-            use_cache, past_key_values = False, None
-        use_cache = use_cache and not (self.training and labels is not None)
+            use_cache, cache = False, None
+        use_cache = use_cache and not (self.training and has_labels)
         if inputs_embeds is None:
             inputs_embeds = self.input_embeds_layer(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if position_ids is None:
+            position_ids = packed_positions(kwargs, inputs_embeds.shape[1])
+        given = cache
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        past = cache.get_seq_length() if cache is not None else 0
         embeds = self._embed_positions(inputs_embeds, position_ids, past)
-        mask = create_causal_mask(self.config, embeds, attention_mask, past_key_values)
+        # beside a cache, positions are not looked at for packed sequences: one that is new has no say
+        mask = causal_mask(self.config, embeds, attention_mask, given, position_ids)
+        packing = self._packing(kwargs, position_ids)
         hidden, depths, attentions = self._run_blocks(
-            embeds, mask, past_key_values, output_attentions, output_hidden_states
+            embeds, mask, cache, output_attentions, output_hidden_states, **packing
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept])
         loss = None
-        if labels is not None:
+        if shift_labels is not None:
+            loss = cross_entropy(logits, shift_labels, kwargs.get("num_items_in_batch"))
+        elif labels is not None:
             loss = cross_entropy(logits[:, :-1], labels[:, 1:], kwargs.get("num_items_in_batch"))
-        output = CausalLMOutputWithPast(
+        output = causal_output(
+            cache if use_cache else None,
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values if use_cache else None,
             hidden_states=depths,
             attentions=attentions,
         )
@@ -150,7 +181,7 @@ class BarkSemanticModel(BarkCausalModel):
 
         `options` override the config: see `transformers_bark.generation.options`; `seed` fixes the draws.
         """
-        return facades.semantic(self, input_ids, semantic_generation_config, history_prompt, attention_mask, options)
+        return sub_models.semantic(self, input_ids, semantic_generation_config, history_prompt, attention_mask, options)
 
 
 class BarkCoarseModel(BarkCausalModel):
@@ -174,7 +205,7 @@ class BarkCoarseModel(BarkCausalModel):
 
         With `return_output_lengths` also the number of coarse tokens of each row, [batch].
         """
-        return facades.coarse(
+        return sub_models.coarse(
             self,
             semantic_output,
             semantic_generation_config,
@@ -186,6 +217,16 @@ class BarkCoarseModel(BarkCausalModel):
         )
 
 
+def _one_codebook(value: int | Tensor) -> int:
+    """The codebook of a batch, which a collator may have stacked row by row."""
+    if isinstance(value, int):
+        return value
+    numbers = {int(number) for number in torch.as_tensor(value).flatten().tolist()}
+    if len(numbers) != 1:
+        raise ValueError(f"`codebook_idx` must be the same for all rows of a batch, got {sorted(numbers)}")
+    return numbers.pop()
+
+
 class BarkFineModel(BarkPreTrainedModel):
     """Coarse codes -> the remaining codebooks, one at a time, looking both ways."""
 
@@ -195,6 +236,7 @@ class BarkFineModel(BarkPreTrainedModel):
 
     def __init__(self, config: BarkFineConfig) -> None:
         super().__init__(config)
+        self.loss_type = "ForMaskedLM"  # tells `Trainer` that the labels are not shifted
         n_heads = config.n_codes_total - config.n_codes_given
         self._tied_weights_keys = {
             f"lm_heads.{i}.weight": f"input_embeds_layers.{i + 1}.weight" for i in range(n_heads)
@@ -245,7 +287,7 @@ class BarkFineModel(BarkPreTrainedModel):
 
     def forward(
         self,
-        codebook_idx: int,
+        codebook_idx: int | Tensor,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -260,10 +302,12 @@ class BarkFineModel(BarkPreTrainedModel):
         """Logits of codebook `codebook_idx` at every frame, or at those from `first_frame` on.
 
         Args:
-            codebook_idx: codebook to predict, `n_codes_given` to `n_codes_total - 1`.
+            codebook_idx: codebook to predict, `n_codes_given` to `n_codes_total - 1`; the same for the whole batch, once or, as
+                collators stack it, for each row.
             input_ids: [batch, frame, codebook]; only codebooks up to `codebook_idx` are read (and may be all there are);
                 or `inputs_embeds`: [batch, frame, hidden], their summed embeddings.
             attention_mask: [batch, frame], 1 where a frame is real.
+            position_ids: [batch or 1, frame]; where they start anew in a row without a mask, sequences are packed.
             labels: [batch, frame], the codes of `codebook_idx`, -100 where no loss is wanted; not shifted.
             first_frame: frames before it are looked at, but have no logits: the last block leaves them out.
 
@@ -274,7 +318,7 @@ class BarkFineModel(BarkPreTrainedModel):
         """
         reject_unknown(self, kwargs)
         require_one(input_ids, inputs_embeds)
-        codebook_idx = int(codebook_idx)  # a batch of `Trainer` holds it as a tensor
+        codebook_idx = _one_codebook(codebook_idx)
         given, total = self.config.n_codes_given, self.config.n_codes_total
         if not given <= codebook_idx < total:
             raise ValueError(
@@ -289,10 +333,19 @@ class BarkFineModel(BarkPreTrainedModel):
             raise ValueError("`first_frame` goes with neither `attention_mask` nor `labels`")
         if inputs_embeds is None:
             inputs_embeds = self._embed_codes(input_ids, codebook_idx)
+        if position_ids is None:
+            position_ids = packed_positions(kwargs, inputs_embeds.shape[1])
         embeds = self._embed_positions(inputs_embeds, position_ids)
+        packing = self._packing(kwargs, position_ids)
+        if (
+            attention_mask is None
+            and position_ids is not None
+            and self.config._attn_implementation in ("sdpa", "eager")
+        ):
+            attention_mask = same_sequence(position_ids)
         mask = create_bidirectional_mask(self.config, embeds, attention_mask)
         hidden, depths, attentions = self._run_blocks(
-            embeds, mask, None, output_attentions, output_hidden_states, first_frame
+            embeds, mask, None, output_attentions, output_hidden_states, first_frame, **packing
         )
         logits = self.lm_heads[codebook_idx - given](hidden)
         loss = None if labels is None else cross_entropy(logits, labels, kwargs.get("num_items_in_batch"))
@@ -325,7 +378,7 @@ class BarkFineModel(BarkPreTrainedModel):
         **options: Any,
     ) -> Tensor:
         """Coarse ids [batch, length], interleaved and offset -> codes [batch, codebook, frame]."""
-        return facades.fine(
+        return sub_models.fine(
             self,
             coarse_output,
             semantic_generation_config,
@@ -388,6 +441,21 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     def can_generate(cls) -> bool:
         return True
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Those of the text, in the semantic stage."""
+        return self.semantic.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.semantic.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> None:
+        """None: the stages have heads of their own, which are not tied to the text's embeddings."""
+        return None
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resizes the embeddings of the text; those of the other stages belong to their own models."""
+        return self.semantic.resize_token_embeddings(*args, **kwargs)
+
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
         """As `PreTrainedModel.set_attn_implementation`, for the three transformers."""
         if isinstance(attn_implementation, str):
@@ -399,16 +467,14 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     def generation_config(self) -> BarkGenerationConfig:
         """Always typed: whatever Transformers sets when it loads a folder is converted.
 
-        Setting one raises a `ValueError` where the models have no room for its tokens and windows.
+        Whether the models have room for its tokens and windows is checked when they speak: a model that cannot speak can be
+        saved and loaded, and trained.
         """
         return self._generation_config
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig | None) -> None:
-        typed = BarkGenerationConfig.typed(value)
-        if BarkGenerationConfig.names_stages(value):
-            check_compatible(self.config, typed)
-        self._generation_config = typed
+        self._generation_config = BarkGenerationConfig.typed(value)
 
     def enable_cpu_offload(
         self,
@@ -429,7 +495,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         from accelerate import cpu_offload_with_hook
 
         if device is None:
-            accelerator = torch.accelerator.current_accelerator(check_available=True)
+            accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
             if accelerator is None:
                 raise RuntimeError("`enable_cpu_offload` needs an accelerator, and none was found")
             device = torch.device(accelerator.type, (accelerator_id if gpu_id is None else gpu_id) or 0)
@@ -476,26 +542,29 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
                 list with one voice or None per row.
             return_output_lengths: return (audio, samples of each row).
             return_dict_in_generate: return a `BarkGenerateOutput` with the tokens of every stage.
-            generation_config: in place of the model's own.
+            generation_config: in place of the model's own. One of Transformers' own, or a dict, changes what it sets: its
+                stages, and options as below.
             seed: an int for all rows or one per row; a row's tokens are then the same alone and in any batch.
             progress: False for no progress bars; by default they show on a terminal.
             stage_callback: called with a `StageProgress` as each stage advances.
-            options: sampling options for every stage, or for one with the prefix `semantic_`, `coarse_` or `fine_`:
-                see `transformers_bark.generation.options`.
+            options: options for every stage, or for one with the prefix `semantic_`, `coarse_` or `fine_`: see
+                `transformers_bark.generation.options`. With `num_return_sequences` each text has so many rows in a line, the
+                first of which is what it would be alone.
 
         Returns:
             audio [batch, samples], silent after the end of a row, unless one of the flags asks for more.
 
         Raises:
-            TypeError: an unknown option.
-            ValueError: a bad value, or a voice that does not fit the model.
+            TypeError: an unknown option, or one that cannot act.
+            ValueError: a bad value, a row without text, a voice or a generation config that does not fit the model, logits or
+                audio that are not numbers.
         """
-        config = self.generation_config if generation_config is None else BarkGenerationConfig.typed(generation_config)
+        config = self.generation_config.with_changes(generation_config)
         check_compatible(self.config, config)
-        output = facades.speech(
+        output = speech.speech(
             self, input_ids, attention_mask, history_prompt, config, seed, progress, stage_callback, options
         )
-        if return_dict_in_generate:
+        if return_dict_in_generate or config.return_dict_in_generate:
             return output
         return (output.audio, output.audio_lengths.tolist()) if return_output_lengths else output.audio
 
@@ -530,12 +599,13 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             TypeError: an unknown option.
             ValueError: more than one row, a bad value, a codec that looks ahead; at the call, before anything is made.
         """
-        config = self.generation_config if generation_config is None else BarkGenerationConfig.typed(generation_config)
+        config = self.generation_config.with_changes(generation_config)
         check_compatible(self.config, config)
-        pieces = facades.stream(
+        pieces = speech.stream(
             self, input_ids, attention_mask, history_prompt, config, chunk_seconds, seed, stage_callback, options
         )
-        return pieces if return_dict_in_generate else (piece.audio for piece in pieces)
+        whole = return_dict_in_generate or config.return_dict_in_generate
+        return pieces if whole else (piece.audio for piece in pieces)
 
     def save_pretrained(self, save_directory: Any, *args: Any, auto_map: bool = False, **kwargs: Any) -> None:
         """As `PreTrainedModel.save_pretrained`, plus a model card where there is none.
@@ -544,7 +614,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
             auto_map: also write the files that let `trust_remote_code=True` find this package.
         """
         with hub.auto_map_in(self.config, auto_map):
-            super().save_pretrained(save_directory, *args, **kwargs)
+            super().save_pretrained(os.fspath(save_directory), *args, **kwargs)
         self._finish_folder(save_directory)
 
     def push_to_hub(self, repo_id: str, *args: Any, auto_map: bool = False, **kwargs: Any) -> Any:
@@ -562,6 +632,8 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _finish_folder(self, folder: Any, name: str | None = None) -> None:
+        if not (Path(folder) / CONFIG_NAME).is_file():  # an adapter is saved alone
+            return
         hub.finish_model_folder(folder, self.config._name_or_path or "", self.generation_config.sample_rate, name)
 
 

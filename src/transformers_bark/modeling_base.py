@@ -1,5 +1,6 @@
 """What all Bark models share: loading, saving, engines, devices and the stack of blocks."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from . import input_files
+from .compat import PASSED_BY_TRANSFORMERS
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice, engine_of
 
-PASSED_BY_TRANSFORMERS = frozenset({"num_items_in_batch", "cache_position"})
-"""Keyword arguments that `Trainer` and `GenerationMixin` hand to every model."""
+_FILES = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*.bin")
+"""Files that a model is loaded from."""
+
+PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+"""What `DataCollatorWithFlattening` says of the sequences that it lays in one row."""
 
 
 def reject_unknown(model: nn.Module, kwargs: Mapping[str, Any]) -> None:
-    unknown = sorted(set(kwargs) - PASSED_BY_TRANSFORMERS)
+    unknown = sorted(set(kwargs) - PASSED_BY_TRANSFORMERS - set(PACKING))
     if unknown:
         raise TypeError(f"{type(model).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}")
 
@@ -30,6 +36,46 @@ def cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | i
     return nn.functional.cross_entropy(flat, target, ignore_index=-100, reduction="sum") / num_items_in_batch
 
 
+def _check_configs(folder: Path) -> None:
+    """Refuses a folder for whose configs Transformers would put those of the released models, without a word.
+
+    Raises:
+        FileNotFoundError: there is no config.
+        ValueError: the generation config is damaged.
+    """
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise FileNotFoundError(f"no config.json in {folder}")
+        if (folder / "generation_config.json").exists():
+            input_files.check_file(folder / "generation_config.json")
+
+
+def _state_of(weight: Tensor) -> tuple[int, int]:
+    """Changes when a parameter is replaced or written to."""
+    return id(weight), 0 if weight.is_inference() else weight._version
+
+
+def packed_positions(kwargs: Mapping[str, Any], length: int) -> Tensor | None:
+    """Positions [1 or batch, length] that start anew with every packed sequence, where only its ends or numbers are given."""
+    if (ends := kwargs.get("cu_seq_lens_q")) is not None:
+        places = torch.arange(length, device=ends.device)
+        return (places - ends.long()[torch.searchsorted(ends.long(), places, right=True) - 1])[None]
+    if (numbers := kwargs.get("seq_idx")) is not None:
+        places = torch.arange(length, device=numbers.device).expand_as(numbers)
+        changes = torch.diff(numbers, prepend=numbers[:, :1] - 1, dim=-1) != 0
+        return places - torch.where(changes, places, 0).cummax(-1).values
+    return None
+
+
+def same_sequence(position_ids: Tensor) -> Tensor | None:
+    """Which positions are of one sequence where several are packed, bool [batch, 1, length, length]; None for one a row."""
+    starts = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1
+    if not torch.compiler.is_compiling() and not starts.any():
+        return None
+    number = starts.cumsum(-1)
+    return (number[:, :, None] == number[:, None, :])[:, None]
+
+
 class BarkPreTrainedModel(PreTrainedModel):
     """What all Bark models share: loading, saving, devices and the stack of blocks."""
 
@@ -39,12 +85,15 @@ class BarkPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     # masks that checkpoints of older versions hold; they are computed here
     _keys_to_ignore_on_load_unexpected = [r"\.attn\.bias$"]
 
     engine_choice: EngineChoice = EngineChoice()
     graph_key: str | None = None
     """Names the graph of a model whose blocks were never loaded: see `transformers_bark.low_memory`."""
+    random_weights: Mapping[str, tuple[int, int]] = {}
+    """Weights that the checkpoint lacked, and what tells whether they have changed since: see `check_weights`."""
     made_engine: tuple[Any, Any] | None = None
     """The engine that was made last, and what it was made from."""
 
@@ -57,12 +106,48 @@ class BarkPreTrainedModel(PreTrainedModel):
         cache_precision: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As `PreTrainedModel.from_pretrained`, and `set_engine`."""
+        """As `PreTrainedModel.from_pretrained`, and `set_engine`.
+
+        Warns of weights that the checkpoint lacks; see `check_weights`.
+
+        Raises:
+            ValueError: a damaged file, which it names.
+        """
         choice = EngineChoice(engine, precision, None, cache_precision)  # says what is wrong before anything is read
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        source = (args[0] if args else kwargs.get("pretrained_model_name_or_path")) or ""
+        wants_info = kwargs.pop("output_loading_info", False)
+        with input_files.errors_name_files(source, *_FILES):
+            if len(args) < 2 and "config" not in kwargs:
+                _check_configs(Path(source, kwargs.get("subfolder") or ""))
+            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model.use_engine(choice)
-        return loaded
+        model.note_random_weights(str(source), info)
+        return (model, info) if wants_info else model
+
+    def note_random_weights(self, source: str, info: Mapping[str, Any]) -> None:
+        """Remembers which weights a checkpoint did not fill, and warns of them."""
+        random = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        weights = dict(self.named_parameters())
+        self.random_weights = {name: _state_of(weights[name]) for name in sorted(random) if name in weights}
+        if random:
+            warnings.warn(
+                f"{source} lacks {len(random)} weights, {min(random)} among them: they are random, and until they are trained "
+                "the model makes noise",
+                stacklevel=3,
+            )
+
+    def check_weights(self) -> "BarkPreTrainedModel":
+        """Refuses to speak with weights that the checkpoint lacked and that nothing has set or trained since.
+
+        Raises:
+            ValueError: it names one.
+        """
+        weights = dict(self.named_parameters())
+        random = [name for name, state in self.random_weights.items() if _state_of(weights[name]) == state]
+        if random:
+            source = self.name_or_path or "the checkpoint"
+            raise ValueError(f"{source} lacks {len(random)} weights, {random[0]} among them: it would make noise")
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: not the engine, whose session can be neither copied nor pickled."""
@@ -104,8 +189,23 @@ class BarkPreTrainedModel(PreTrainedModel):
 
     @property
     def engine(self) -> Any:
-        """What runs this transformer: see `transformers_bark.generation.engine`."""
-        return engine_of(self, self.engine_choice)
+        """What runs this transformer: see `transformers_bark.generation.engine`.
+
+        Raises:
+            ValueError: "onnxruntime", whose graphs are built from the weights alone, for a model with adapters.
+        """
+        choice = self.engine_choice
+        if self._has_adapters() and choice.for_device(self.device).name == "onnxruntime":
+            if choice.name != "auto":
+                raise ValueError(
+                    "the engine 'onnxruntime' does not see adapters: merge them into the weights, or use 'torch'"
+                )
+            choice = EngineChoice()
+        return engine_of(self, choice)
+
+    def _has_adapters(self) -> bool:
+        """Whether an adapter stands in the place of a linear module of the blocks."""
+        return any(hasattr(part, "base_layer") for block in self.layers for part in block.modules())
 
     @property
     def device(self) -> torch.device:
@@ -124,10 +224,11 @@ class BarkPreTrainedModel(PreTrainedModel):
         output_attentions: bool,
         output_hidden_states: bool,
         first: int = 0,
+        **packing: Any,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """All blocks and the final norm -> last hidden state, hidden states of every depth, attention weights.
 
-        The last block leaves positions before `first` out.
+        The last block leaves positions before `first` out. `packing` reaches the attention's implementation.
         """
         if output_attentions and attention_mask is not None and attention_mask.ndim != 4:
             raise ValueError(
@@ -143,6 +244,7 @@ class BarkPreTrainedModel(PreTrainedModel):
                 past_key_values=past_key_values,
                 output_attentions=output_attentions,
                 first=first if block is self.layers[-1] else 0,
+                **packing,
             )
             attentions.append(weights)
         hidden_states = self.layernorm_final(hidden_states)
@@ -168,6 +270,13 @@ class BarkPreTrainedModel(PreTrainedModel):
                 f"position {int(position_ids.max())} is past the last one, `block_size` is {weight.shape[0]}"
             )
         return self.drop(inputs_embeds.to(weight.device) + self.position_embeds_layer(position_ids.to(weight.device)))
+
+    def _packing(self, kwargs: Mapping[str, Any], position_ids: Tensor | None) -> dict[str, Any]:
+        """What says to an attention without a mask where packed sequences end."""
+        if self.config._attn_implementation in ("sdpa", "eager"):
+            return {}
+        said = {name: kwargs[name] for name in PACKING if kwargs.get(name) is not None}
+        return said if position_ids is None else {**said, "position_ids": position_ids}
 
     def _flags(self, *flags: tuple[str, bool | None]) -> list[bool]:
         """Each flag as given, or as the config has it."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .compat import attention_function, update_cache
 from .configuration_bark import BarkSubModelConfig
 
 
@@ -64,10 +64,12 @@ class BarkAttention(nn.Module):
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
         first: int = 0,
+        **packing: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """hidden_states: [batch, length, hidden] -> the same shape, and weights [batch, head, length, past + length].
 
-        Positions before `first` are looked at and have no output.
+        Positions before `first` are looked at and have no output. `packing` says where packed sequences end, for
+        implementations that have no mask.
         """
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
@@ -75,13 +77,15 @@ class BarkAttention(nn.Module):
             for part in self.att_proj(hidden_states).split(self.config.hidden_size, dim=-1)
         )
         if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+            key, value = update_cache(past_key_values, key, value, self.layer_idx)
         query = query[:, :, first:]
         attend: Callable = eager_attention_forward
         if not output_attentions:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+            attend = attention_function(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.dropout if self.training else 0.0
-        output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
+        output, weights = attend(
+            self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **packing
+        )
         return self.resid_dropout(self.out_proj(output.flatten(-2))), weights
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -121,9 +125,10 @@ class BarkBlock(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         output_attentions: bool = False,
         first: int = 0,
+        **packing: Any,
     ) -> tuple[Tensor, Tensor | None]:
         attended, weights = self.attn(
-            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions, first
+            self.layernorm_1(hidden_states), attention_mask, past_key_values, output_attentions, first, **packing
         )
         hidden_states = hidden_states[:, first:] + attended
         return hidden_states + self.mlp(self.layernorm_2(hidden_states)), weights

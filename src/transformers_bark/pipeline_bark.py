@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
-from transformers import TextToAudioPipeline
+from transformers import GenerationConfig, TextToAudioPipeline
 
 from .modeling_bark import BarkModel
-from .processing_bark import BarkProcessor
+from .processing_bark import BarkProcessor, check_tokenizer
 
 _CALL_OPTIONS = ("preprocess_params", "forward_params", "generate_kwargs", "voice_preset")
+
+
+def _check_texts(text_inputs: Any) -> Iterable[str]:
+    """A text or an iterable of texts -> an iterable of texts; what can be told from the first look is.
+
+    Raises:
+        TypeError: something else.
+        ValueError: an empty list.
+    """
+    if isinstance(text_inputs, str):
+        return [text_inputs]
+    if isinstance(text_inputs, bytes | bytearray | Mapping) or not isinstance(text_inputs, Iterable):
+        raise TypeError(f"`text_inputs` must be a text or an iterable of texts, got {type(text_inputs).__name__}")
+    if isinstance(text_inputs, Sequence):
+        if not text_inputs:
+            raise ValueError("`text_inputs` is empty: give at least one text")
+        for text in text_inputs:
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"`text_inputs` must be a text or an iterable of texts, got {type(text).__name__} among them"
+                )
+    return text_inputs
 
 
 class BarkTextToSpeechPipeline(TextToAudioPipeline):
@@ -26,10 +48,22 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
 
     All but the texts may also be given to `pipeline(...)`, as defaults of every call.
 
+    Raises, at the call:
+        TypeError: something else than texts, such as None, a mapping or bytes.
+        ValueError: no texts, a batch size under 1, or a model that lacks weights.
+
     Returns:
         {"audio": float32 [samples], "sampling_rate": int} for a text; a list of those for a list or tuple of texts; an
         iterator over them, that generates as it goes, for other iterables (generators, datasets).
     """
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        self._options: dict[str, Any] = {}
+        if isinstance(model, BarkModel):
+            # Transformers would write these into one generation config, or set them aside: that changes between releases
+            names = {"generation_config", *vars(GenerationConfig())} & kwargs.keys()
+            self._options = {name: kwargs.pop(name) for name in names}
+        super().__init__(model, *args, **kwargs)
 
     def _sanitize_parameters(self, voice_preset: Any = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         given = {} if voice_preset is None else {"voice_preset": voice_preset}
@@ -47,7 +81,9 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         any_length: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
-        if not isinstance(self.model, BarkModel):
+        if isinstance(self.model, BarkModel):
+            self.model.check_weights()
+        else:
             extra = {"voice_preset": voice_preset, "batch_size": batch_size, "num_workers": num_workers}
             given = {name: value for name, value in extra.items() if value is not None}
             return super().__call__(text_inputs, **given, **kwargs)
@@ -55,10 +91,14 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
         if unknown:
             raise TypeError(f"unknown arguments of the pipeline: {', '.join(unknown)}; see `BarkTextToSpeechPipeline`")
         preprocess, options = self._call_parameters(voice_preset=voice_preset, **kwargs)
-        texts: Iterable[str] = [text_inputs] if isinstance(text_inputs, str) else text_inputs
-        size = batch_size or self._batch_size
+        size = self._batch_size if batch_size is None else batch_size
+        size = 1 if size is None and not any_length else size
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"`batch_size` must be a whole number of at least 1, got {size!r}")
+        if self.processor is None:
+            check_tokenizer(self.tokenizer, self.tokenizer.name_or_path)
         speak = self._narrate if any_length else self._speak
-        outputs = speak(texts, size or (None if any_length else 1), preprocess, options)
+        outputs = speak(_check_texts(text_inputs), size, preprocess, options)
         if isinstance(text_inputs, str):
             return next(outputs)
         return list(outputs) if isinstance(text_inputs, list | tuple) else outputs
@@ -66,7 +106,7 @@ class BarkTextToSpeechPipeline(TextToAudioPipeline):
     def _call_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments of the processor and of `generate`: the call's before those of the pipeline before the model's."""
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
-        options = dict(self._generate_kwargs)
+        options = dict(self._options)
         for kind in ("forward_params", "generate_kwargs"):
             options |= {**self._forward_params.get(kind, {}), **forward.get(kind, {})}
         length = self.model.generation_config.semantic_config.max_input_semantic_length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoModelForTextToWaveform, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -25,6 +26,9 @@ def register() -> None:
     ):
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
+    # `Trainer` smooths shifted labels for the names that stand here, and no others
+    for config, model in ((BarkSemanticConfig, BarkSemanticModel), (BarkCoarseConfig, BarkCoarseModel)):
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type] = model.__name__
     # A processor class named in a folder is looked up here first, and only then among the registered ones.
     PROCESSOR_MAPPING_NAMES.pop(BarkConfig.model_type, None)
     # One class serves this task for all models; ours hands every other model to its parent.

@@ -114,8 +114,10 @@ def exact_weights(precision: str) -> str:
 
 def _is_exact(way: str) -> bool:
     """Whether the largest weights and activations give the right products."""
+    from .onnx_session import open_session, require_onnx
+
+    require_onnx()
     from .onnx_graph import product_graph
-    from .onnx_session import open_session
 
     weight = np.tile(np.where(np.arange(128) % 3 == 0, 7, -8).astype(np.float32), (32, 1))
     session = open_session(product_graph(way, weight).SerializeToString())

@@ -18,7 +18,7 @@ from torch import Tensor
 from . import onnx_cache
 from .kernels import exact_weights
 from .onnx_cache import GraphError
-from .onnx_session import open_session
+from .onnx_session import open_session, require_onnx
 from .torch_engine import TorchCausal
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def open_sessions(
         FileNotFoundError: the graphs of a model loaded without its blocks have been removed.
         GraphError: a graph differs from PyTorch by more than `BOUNDS` allow, or cannot be kept.
     """
-    _require_onnx()
+    require_onnx()
     ways = [(name, build.weights_as) for name, build in builds.items()]
     key = model.graph_key or onnx_cache.weights_key(model, kind, *precisions, *ways, model.config.num_heads)
     folder = Path(cache) / key
@@ -130,16 +130,6 @@ def _save(build: Build, path: Path) -> Any:
     graph = build.make(build.weights_as)
     onnx.save_model(graph, str(path), save_as_external_data=True, location=f"{path.stem}.bin")
     return open_session(str(path))
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the engine 'onnxruntime' needs {error.name}: pip install 'transformers-bark[onnx]'"
-        ) from None
 
 
 @torch.no_grad()

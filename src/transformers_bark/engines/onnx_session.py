@@ -11,6 +11,17 @@ import torch
 logger = logging.getLogger(__name__)
 
 
+def require_onnx() -> None:
+    """Raises an `ImportError` that says what to install, where a package of the extra `onnx` is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"the engine 'onnxruntime' needs {error.name}: pip install 'transformers-bark[onnx]'"
+        ) from None
+
+
 @cache
 def _share_threads() -> None:
     """Gives all sessions of the process the same threads: those of one would spin for a while after it and hold up the next."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
+
+from ..compat import CacheLayer, count_queries
 
 
-class InPlaceLayer(CacheLayerMixin):
+class InPlaceLayer(CacheLayer):
     """Keys and values of one layer, [batch, head, room, head_dim]; `update` writes and returns views of what is filled.
 
     A concatenating cache moves the whole past at every step; this one moves the new position only.
@@ -38,8 +40,8 @@ class InPlaceLayer(CacheLayerMixin):
         self.filled = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.filled + query_length, 0
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        return self.filled + count_queries(query_length), 0
 
     def get_seq_length(self) -> int:
         return self.filled

@@ -10,15 +10,20 @@ import torch
 from torch import Tensor
 
 from .. import vocabulary
-from .engine import CausalEngine, Foresight
+from .engine import CausalEngine, Foresight, Uncached
 from .options import CoarseOptions
+from .processors import TokenRules, among, check_numbers
 from .progress import Advance, ignore
 from .sampling import Draws
 
 
 @dataclass
 class _Row:
-    """One row: its voice and semantic tokens in a line, its coarse ids so far, and how many it needs."""
+    """One row: its voice and semantic tokens in a line, its coarse ids so far, and how many it needs.
+
+    Args:
+        base: semantic tokens of the voice; `start`: coarse ids of the voice.
+    """
 
     index: int
     semantic: Tensor
@@ -26,6 +31,15 @@ class _Row:
     base: int
     n_tokens: int
     n_done: int = 0
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        self.start = len(self.coarse)
+
+    @property
+    def made(self) -> Tensor:
+        """The ids that the stage has made, int64 [n]."""
+        return self.coarse[self.start :]
 
 
 def _make_row(
@@ -86,7 +100,10 @@ def _prompt(row: _Row, ratio: float, config: Any, options: CoarseOptions) -> Ten
 
 @dataclass(frozen=True)
 class _Turns:
-    """Which codebook each of the next coarse tokens is of, and how it is chosen; `n_done` tokens are made already."""
+    """Which codebook each of the next coarse tokens is of, and how it is chosen; `n_done` tokens are made already.
+
+    What has been made travels as ids, int64 [row, token], where the rules ask for it, and as None where there are no rules.
+    """
 
     n_done: int
     vocab_size: int
@@ -94,73 +111,130 @@ class _Turns:
     n_codebooks: int
     options: CoarseOptions
     draws: Draws
+    rules: TokenRules | None
+    n_ids: int
 
     def span(self, turn: int) -> tuple[int, int]:
         """The ids of the codebook."""
         first = self.vocab_size + (self.n_done + turn) % self.n_codebooks * self.codebook_size
         return first, first + self.codebook_size
 
-    def choose(self, turn: int, owners: Sequence[int], logits: Tensor, ahead: int | None = None) -> Tensor:
-        """An id of each row from logits [row, code]; with `ahead`, what would be chosen so many tokens after the next."""
-        return self.draws.next_tokens("coarse", owners, logits, self.options, ahead) + self.span(turn)[0]
+    def choose(
+        self, turn: int, owners: Sequence[int], logits: Tensor, made: Tensor | None, ahead: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """An id of each row from logits [row, code], and a number of each row that is none where the logits are none.
 
-    def foresee(self, turn: int, count: int, owners: Sequence[int]) -> Foresight:
-        """From the step on that gives the logits of `turn`, of `count` turns in all."""
-        return Foresight(
-            count - turn - 1,
-            lambda ahead: self.span(turn + ahead),
-            lambda ahead, logits: int(self.choose(turn + ahead, owners, logits, ahead)),
-        )
+        With `ahead`, what would be chosen so many tokens after the next.
+        """
+        first, end = self.span(turn)
+        if self.rules is not None and made is not None:
+            logits = self.rules.process(made, among(logits, slice(first, end), self.n_ids))[:, first:end]
+        codes, values = self.draws.next_tokens("coarse", owners, logits, self.options, ahead)
+        return codes + first, values
+
+    def foresee(self, turn: int, count: int, owners: Sequence[int], made: Tensor | None) -> Foresight | None:
+        """From the step on that gives the logits of `turn`, of `count` turns in all; None for rules that must not be asked twice."""
+        if self.rules is not None and not self.rules.is_pure:
+            return None
+        proposed: list[int] = []
+
+        def choose(ahead: int, logits: Tensor) -> int:
+            del proposed[ahead:]
+            past = None if made is None else torch.cat([made, made.new_tensor([proposed])], dim=1)
+            proposed.append(int(self.choose(turn + ahead, owners, logits, past, ahead)[0]))
+            return proposed[-1]
+
+        return Foresight(count - turn - 1, lambda ahead: self.span(turn + ahead), choose)
+
+    def stopped(self, made: Tensor | None) -> list[int]:
+        """Places of the rows that a criterion ends."""
+        stops = None if self.rules is None or made is None else self.rules.stops(made)
+        return [] if stops is None else stops.nonzero()[:, 0].tolist()
+
+
+@dataclass
+class _Progress:
+    """The next windows of rows that stand at the same token, while they are made.
+
+    Args:
+        counts: tokens that each row still takes part in; a criterion makes it less.
+        active: places of the rows that do so now.
+        made: tokens of each row since its last window. They stay on the device: to look at them is to wait for it.
+        values: see `_Turns.choose`, one tensor a turn since then.
+    """
+
+    rows: Sequence[_Row]
+    counts: list[int]
+    active: list[int]
+    made: list[list[Tensor]]
+    values: list[Tensor]
+
+    @property
+    def owners(self) -> list[int]:
+        return [self.rows[place].index for place in self.active]
+
+    def take(self, chosen: Tensor, values: Tensor) -> None:
+        for place, token in zip(self.active, chosen, strict=True):
+            self.made[place].append(token)
+        self.values.append(values)
+
+    def end_soon(self, places: Sequence[int], turn: int, n_codebooks: int) -> None:
+        """Ends active rows with the frame that they are in."""
+        for index in [self.active[place] for place in places]:
+            row = self.rows[index]
+            n_done = row.n_done + len(self.made[index])
+            row.n_tokens = min(row.n_tokens, -(-n_done // n_codebooks) * n_codebooks)
+            self.counts[index] = min(self.counts[index], turn + row.n_tokens - n_done)
+
+    def give(self, has_rules: bool) -> None:
+        """Gives each row what has been made of it since the last time."""
+        check_numbers(torch.cat(self.values).tolist() if self.values else [], "the coarse stage's logits", has_rules)
+        for row, tokens in zip(self.rows, self.made, strict=True):
+            row.coarse = torch.cat([row.coarse, *(token[None] for token in tokens)])
+            row.n_done += len(tokens)
+            tokens.clear()
+        self.values.clear()
 
 
 def _windows(
-    model: Any,
-    rows: Sequence[_Row],
-    ratio: float,
-    vocab_size: int,
-    codebook_size: int,
-    config: Any,
-    options: CoarseOptions,
-    draws: Draws,
-    advance: Advance,
+    model: Any, rows: Sequence[_Row], ratio: float, config: Any, turns: _Turns, advance: Advance
 ) -> Iterator[None]:
     """Makes the next windows of each row, in place, until a prompt moves; yields after each.
 
     All rows stand at the same token, so they share their codebook's turn.
     """
-    embed = model.get_input_embeddings()
+    options, embed = turns.options, model.get_input_embeddings()
     length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
     counts = [min(length, row.n_tokens - row.n_done) for row in rows]
-    n_turns = max(counts)
-    engine: CausalEngine = model.engine
-    before = rows[0].n_done
-    turns = _Turns(before, vocab_size, codebook_size, config.n_coarse_codebooks, options, draws)
+    state_of = _Progress(rows, counts, list(range(len(rows))), [[] for _ in rows], [])
+    engine: CausalEngine = Uncached(model) if options.use_cache is False else model.engine
     prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
-    logits, state = engine.prefill(prompts, n_turns, turns.span(0))
-    active = list(range(len(rows)))
-    owners = [row.index for row in rows]
-    made: list[list[Tensor]] = [[] for _ in rows]  # they stay on the device: to look at them is to wait for it
-    chosen = turns.choose(0, owners, logits)
-    for turn in range(1, n_turns + 1):
-        for index, token in zip(active, chosen, strict=True):
-            made[index].append(token)
+    made = None if turns.rules is None else torch.stack([row.made for row in rows])
+    logits, state = engine.prefill(prompts, max(counts), turns.span(0))
+    chosen, values = turns.choose(0, state_of.owners, logits, made)
+    turn = 0
+    while True:
+        turn += 1
+        state_of.take(chosen, values)
         advance(1)
-        if turn % options.sliding_window_len == 0 or turn == n_turns:
-            for row, tokens in zip(rows, made, strict=True):
-                new = tokens[row.n_done - before :]
-                row.coarse = torch.cat([row.coarse, *(token[None] for token in new)])
-                row.n_done += len(new)
+        if made is not None:
+            made = torch.cat([made, chosen[:, None]], dim=1)
+            state_of.end_soon(turns.stopped(made), turn, config.n_coarse_codebooks)
+        is_last = turn >= max(counts)
+        if turn % options.sliding_window_len == 0 or is_last:
+            state_of.give(turns.rules is not None)
             yield
-        if turn == n_turns:
+        if is_last:
             return
-        going = [place for place, index in enumerate(active) if counts[index] > turn]
-        if len(going) < len(active):
+        going = [place for place, index in enumerate(state_of.active) if counts[index] > turn]
+        if len(going) < len(state_of.active):
             state, chosen = engine.keep_rows(state, going), chosen[going]
-            active = [active[place] for place in going]
-            owners = [rows[index].index for index in active]
-        foresight = turns.foresee(turn, counts[active[0]], owners) if len(active) == 1 else None
+            made = None if made is None else made[going]
+            state_of.active = [state_of.active[place] for place in going]
+        active, owners = state_of.active, state_of.owners
+        foresight = turns.foresee(turn, counts[active[0]], owners, made) if len(active) == 1 else None
         logits, state = engine.step(state, chosen, turns.span(turn), foresight)
-        chosen = turns.choose(turn, owners, logits)
+        chosen, values = turns.choose(turn, owners, logits, made)
 
 
 def count_tokens(semantic: Sequence[Tensor], semantic_config: Any, coarse_config: Any) -> int:
@@ -187,6 +261,27 @@ def generate_coarse(
     return codes
 
 
+def check_options(model: Any, config: Any, options: CoarseOptions) -> TokenRules | None:
+    """The rules that the options ask for, whose time is counted from now.
+
+    Raises:
+        ValueError: history and window do not fit the model's positions, a window would split a frame, or an id that the model
+            does not have.
+    """
+    room = model.config.block_size - config.max_coarse_input_length - 1
+    # the last token of a window is never fed back, so it needs no position
+    if options.max_coarse_history + options.sliding_window_len - 1 > room:
+        raise ValueError(
+            f"`max_coarse_history` ({options.max_coarse_history}) and `sliding_window_len` ({options.sliding_window_len}) "
+            f"exceed the {room} positions left by the prompt"
+        )
+    if options.sliding_window_len % config.n_coarse_codebooks:
+        raise ValueError(
+            f"`sliding_window_len` must be a multiple of {config.n_coarse_codebooks} codebooks, got {options.sliding_window_len}"
+        )
+    return TokenRules.of(options, model.config.output_vocab_size, None, model.device)
+
+
 @torch.no_grad()
 def coarse_windows(
     model: Any,
@@ -210,35 +305,31 @@ def coarse_windows(
         codes in [0, codebook_size), int64 [codebook, frame] a row.
 
     Raises:
-        ValueError: history and window do not fit the model's positions, or a window would split a frame.
+        ValueError: options that the model cannot meet, or logits that are not numbers.
     """
+    rules = check_options(model, coarse_config, options)
     n_codebooks = coarse_config.n_coarse_codebooks
-    room = model.config.block_size - coarse_config.max_coarse_input_length - 1
-    # the last token of a window is never fed back, so it needs no position
-    if options.max_coarse_history + options.sliding_window_len - 1 > room:
-        raise ValueError(
-            f"`max_coarse_history` ({options.max_coarse_history}) and `sliding_window_len` ({options.sliding_window_len}) "
-            f"exceed the {room} positions left by the prompt"
-        )
-    if options.sliding_window_len % n_codebooks:
-        raise ValueError(
-            f"`sliding_window_len` must be a multiple of {n_codebooks} codebooks, got {options.sliding_window_len}"
-        )
     ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
     vocab_size = semantic_config.semantic_vocab_size
     rows = [
         _make_row(i, tokens.to(model.device).long(), voice, ratio, vocab_size, codebook_size, coarse_config, options)
         for i, (tokens, voice) in enumerate(zip(semantic, histories, strict=True))
     ]
-    starts = [len(row.coarse) for row in rows]
 
     def made() -> list[Tensor]:
-        return [
-            vocabulary.coarse_codes(row.coarse[start:], n_codebooks, vocab_size, codebook_size)
-            for row, start in zip(rows, starts, strict=True)
-        ]
+        return [vocabulary.coarse_codes(row.made, n_codebooks, vocab_size, codebook_size) for row in rows]
 
     yield made()
     while active := [row for row in rows if row.n_done < row.n_tokens]:
-        for _ in _windows(model, active, ratio, vocab_size, codebook_size, coarse_config, options, draws, advance):
+        turns = _Turns(
+            active[0].n_done,
+            vocab_size,
+            codebook_size,
+            n_codebooks,
+            options,
+            draws,
+            rules,
+            model.config.output_vocab_size,
+        )
+        for _ in _windows(model, active, ratio, coarse_config, turns, advance):
             yield made()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 Decoding = Any
@@ -32,7 +33,8 @@ class Foresight:
         n_steps: steps that may still follow the present one.
         span: of the logits that the present step gives (0), or one so many steps later.
         choose: the token that would be chosen from logits [1, token of the span] of the present step (0), or of one so many steps
-            later; None where the row would end. What will be chosen does not change by it.
+            later; None where the row would end. It is asked for one step after the other, from 0 on, and takes what it said of
+            the steps before for chosen. What will be chosen does not change by it.
     """
 
     n_steps: int
@@ -65,6 +67,27 @@ class CausalEngine(Protocol):
 
     def keep_rows(self, state: Decoding, rows: Sequence[int]) -> Decoding:
         """The state with these rows only, in this order: finished rows leave and cost nothing more."""
+
+
+class Uncached:
+    """`CausalEngine` that reads every row anew for every token: what `use_cache=False` asks for. Its state is what it reads."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def prefill(self, embeds: Sequence[Tensor], room: int, span: Span = None) -> tuple[Tensor, list[Tensor]]:
+        # room for one token: some engines have no cache without any
+        return self.model.engine.prefill(embeds, 1, span)[0], list(embeds)
+
+    def step(
+        self, state: list[Tensor], tokens: Tensor, span: Span = None, foresight: Foresight | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        new = self.model.get_input_embeddings()(tokens[:, None])
+        rows = [torch.cat([row, token]) for row, token in zip(state, new, strict=True)]
+        return self.prefill(rows, 1, span)
+
+    def keep_rows(self, state: list[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        return [state[row] for row in rows]
 
 
 class FineEngine(Protocol):

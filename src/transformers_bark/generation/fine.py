@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .engine import FineEngine
 from .options import FineOptions
+from .processors import TokenRules, check_numbers
 from .progress import Advance, ignore
 from .sampling import Draws, choose, probabilities
 
@@ -49,15 +50,29 @@ def _make_row(index: int, coarse: Tensor, voice: Tensor | None, config: Any, cod
     return _Row(index, codes.T.contiguous(), n_history, n_frames, plan_windows(n_frames, n_history, length, hop))
 
 
-def _predict(logits: Tensor, rows: Sequence[_Row], first: Sequence[int], options: FineOptions, draws: Draws) -> Tensor:
-    """Codes for every frame: logits [row, frame, code] -> [row, frame]; a row draws only for the frames from `first` on."""
+def _predict(
+    logits: Tensor,
+    rows: Sequence[_Row],
+    first: Sequence[int],
+    options: FineOptions,
+    draws: Draws,
+    rules: TokenRules | None,
+) -> tuple[Tensor, Tensor]:
+    """Codes for every frame: logits [row, frame, code] -> [row, frame]; a row draws only for the frames from `first` on.
+
+    And a number of each frame that is none where the logits are none.
+    """
+    if rules is not None:
+        logits = rules.process_frames(logits)
     if not options.do_sample:
-        return logits.argmax(-1)
+        values, codes = logits.max(-1)
+        return codes, values
     length = logits.shape[1]
     uniforms = torch.zeros(logits.shape[:2], dtype=torch.float64)
     for target, row, start in zip(uniforms, rows, first, strict=True):
         target[start:] = draws.uniforms("fine", row.index, length - start)
-    return choose(probabilities(logits, options), uniforms)
+    probs = probabilities(logits, options)
+    return choose(probs, uniforms), probs[..., 0]
 
 
 def _fill_windows(
@@ -69,6 +84,7 @@ def _fill_windows(
     codebook_size: int,
     options: FineOptions,
     draws: Draws,
+    rules: TokenRules | None,
 ) -> None:
     """Fills the `turn`-th window of each row, in place: one batch for each codebook."""
     length = config.max_fine_input_length
@@ -79,10 +95,13 @@ def _fill_windows(
     engine: FineEngine = model.engine
     start = min(first)  # frames before it are history in every row: nobody asks for their logits
     later = [place - start for place in first]
+    sums = []
     for codebook in range(n_coarse, config.n_fine_codebooks):
         logits = engine.forward(codebook, window, start)[..., :codebook_size]
-        predicted = _predict(logits, rows, later, options, draws)
+        predicted, values = _predict(logits, rows, later, options, draws, rules)
+        sums.append(values.float().sum())
         window[:, start:, codebook] = torch.where(filled[:, start:], predicted, window[:, start:, codebook])
+    check_numbers(torch.stack(sums).tolist() if sums else [], "the fine stage's logits", rules is not None)
     for row, start, codes, offset in zip(rows, starts, window, first, strict=True):
         row.codes[start + offset : start + length] = codes[offset:]
 
@@ -96,6 +115,15 @@ def count_windows(coarse: Sequence[Tensor], histories: Sequence[Tensor | None], 
         if codes.shape[1]
     ]
     return max(counts, default=0)
+
+
+def check_options(codebook_size: int, options: FineOptions, device: torch.device) -> TokenRules | None:
+    """The rules that the options ask for.
+
+    Raises:
+        ValueError: a code that there is not.
+    """
+    return TokenRules.of(options, codebook_size, None, device)
 
 
 @torch.no_grad()
@@ -118,7 +146,11 @@ def generate_fine(
 
     Returns:
         int64 [n_fine, frame] a row.
+
+    Raises:
+        ValueError: an id that the model does not have, or logits that are not numbers.
     """
+    rules = check_options(codebook_size, options, model.device)
     rows = [
         _make_row(index, codes.to(model.device).long(), voice, config, codebook_size)
         for index, (codes, voice) in enumerate(zip(coarse, histories, strict=True))
@@ -126,7 +158,7 @@ def generate_fine(
     ]
     for turn in range(max((len(row.windows) for row in rows), default=0)):
         active = [row for row in rows if len(row.windows) > turn]
-        _fill_windows(model, active, turn, len(coarse[0]), config, codebook_size, options, draws)
+        _fill_windows(model, active, turn, len(coarse[0]), config, codebook_size, options, draws, rules)
         advance(1)
     done = {row.index: row.codes[row.n_history : row.n_history + row.n_frames].T for row in rows}
     empty = torch.zeros(config.n_fine_codebooks, 0, dtype=torch.long, device=model.device)

@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from .options import STAGES, SamplingOptions
+from .processors import warp
+
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-30, 1e30
+"""Beyond them logits divided by the temperature leave the range of a float: its limit is taken."""
 
 
 def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     """logits [..., token] -> float32 probabilities of the same shape, those sampled from.
 
-    The order is the original library's: top-p on the plain logits, then top-k, then temperature.
+    The order is the original library's: top-p on the plain logits, then top-k, then temperature; Transformers' further filters
+    come last. Where a logit is not a number, or none is left, no probability is a number.
     """
     logits = logits.float()
     if options.top_p is not None and options.top_p < 1:
@@ -26,7 +31,17 @@ def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     if options.top_k:
         least = logits.topk(min(int(options.top_k), logits.shape[-1]), dim=-1).values[..., -1:]
         logits = torch.where(logits < least, -torch.inf, logits)
-    return torch.softmax(logits / (options.temperature or 1.0), dim=-1)
+    logits = _at_temperature(logits, float(options.temperature or 1.0))
+    if options.warpers is not None:
+        logits = warp(logits, options.warpers)
+    return torch.softmax(logits, dim=-1)
+
+
+def _at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    if temperature < LEAST_TEMPERATURE:
+        most = logits.amax(-1, keepdim=True)
+        return torch.where(logits == most, most * 0, -torch.inf)  # times 0, so that what is no number stays none
+    return logits / min(temperature, MOST_TEMPERATURE)
 
 
 def _keep_top_p(logits: Tensor, top_p: float) -> Tensor:
@@ -72,36 +87,41 @@ class Draws:
     """Random numbers by row and stage.
 
     Each row and stage has a generator of its own, so what a row draws does not depend on the batch around it. Without seeds
-    a generator starts from torch's global one.
+    a generator starts from torch's global one. Of several sequences of a text, the first draws what it would draw alone.
     """
 
     seeds: tuple[int, ...] | None = None
     generators: dict[tuple[str, int], np.random.Generator] = field(default_factory=dict)
     foreseen: dict[tuple[str, int], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     """Waits that were looked at before their turn, by stage and row."""
+    copies: int = 1
+    """Rows in a line that are sequences of one text."""
 
     @classmethod
-    def from_seed(cls, seed: int | Sequence[int] | None, batch_size: int) -> Draws:
-        """One seed for all rows, one per row, or None.
+    def from_seed(cls, seed: int | Sequence[int] | Tensor | None, batch_size: int, copies: int = 1) -> Draws:
+        """One seed for all texts, one per text, or None; `copies` rows a text.
 
         Raises:
-            ValueError: not as many seeds as rows, or a negative seed.
+            ValueError: not as many seeds as texts, or a negative seed.
             TypeError: a seed that is not a whole number.
         """
         if seed is None:
             return cls()
+        if isinstance(seed, Tensor | np.ndarray):
+            seed = seed.tolist()
         seeds = [_whole(value) for value in seed] if isinstance(seed, Iterable) else [_whole(seed)] * batch_size
         if len(seeds) != batch_size:
             raise ValueError(f"`seed` must be one number or one per row, got {len(seeds)} for {batch_size} rows")
         if min(seeds) < 0:
             raise ValueError(f"`seed` must not be negative, got {min(seeds)}")
-        return cls(tuple(seeds))
+        return cls(tuple(seed for seed in seeds for _ in range(copies)), copies=copies)
 
     def _generator(self, stage: str, row: int) -> np.random.Generator:
         if (stage, row) not in self.generators:
             seed = int(torch.randint(2**62, ())) if self.seeds is None else self.seeds[row]
-            # stages of a row must not share a stream, nor neighbouring seeds
-            sequence = np.random.SeedSequence(seed, spawn_key=(STAGES.index(stage),))
+            # stages of a row must not share a stream, nor neighbouring seeds, nor sequences of a text
+            copy = row % self.copies
+            sequence = np.random.SeedSequence(seed, spawn_key=(STAGES.index(stage), *([copy] if copy else [])))
             self.generators[stage, row] = np.random.default_rng(sequence)
         return self.generators[stage, row]
 
@@ -111,11 +131,16 @@ class Draws:
 
     def next_tokens(
         self, stage: str, rows: Sequence[int], logits: Tensor, options: SamplingOptions, ahead: int | None = None
-    ) -> Tensor:
-        """One token a row: logits [row, token] -> int64 [row]; with `ahead`, what `choose` says of it."""
+    ) -> tuple[Tensor, Tensor]:
+        """One token a row: logits [row, token] -> int64 [row]; with `ahead`, what `choose` says of it.
+
+        And a number of each row, float [row], that is none (or infinite) where the logits are none.
+        """
         if not options.do_sample:
-            return logits.argmax(-1)
-        return self.choose(stage, rows, probabilities(logits, options), ahead)
+            values, tokens = logits.max(-1)
+            return tokens, values
+        probs = probabilities(logits, options)
+        return self.choose(stage, rows, probs, ahead), probs[:, 0]
 
     def choose(self, stage: str, rows: Sequence[int], probs: Tensor, ahead: int | None = None) -> Tensor:
         """One sampled token a row: probs [row, token] -> int64 [row].

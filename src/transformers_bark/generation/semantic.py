@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import vocabulary
-from .engine import CausalEngine, Foresight
+from .engine import CausalEngine, Foresight, Uncached
 from .options import SemanticOptions
+from .processors import TokenRules, among, check_numbers
 from .progress import Advance, ignore
 from .sampling import Draws, probabilities
 
@@ -76,50 +78,152 @@ def generate_semantic(
         int64 [n] a row, without the end token.
 
     Raises:
-        ValueError: an id outside the vocabulary, or more tokens asked for than the model has positions.
+        ValueError: a row without text, an id outside the vocabulary, more tokens asked for than the model has positions, logits
+            that are not numbers.
     """
     text = text_prompt(input_ids.to(model.device), attention_mask_on(attention_mask, model.device), config)
     _check_text(text, model, config)
-    limit = _limit(model, config, options)
+    limit = check_options(model, config, options)
     prompt = _prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
-    engine: CausalEngine = model.engine
+    engine: CausalEngine = Uncached(model) if options.use_cache is False else model.engine
+    chooser = _Chooser.of(model, config, options, draws)
     logits, state = engine.prefill(list(prompt), limit)
     rows = list(range(len(prompt)))
     tokens: list[list[int]] = [[] for _ in rows]
-    unseen: list[tuple[Tensor, Tensor]] = []
-
-    def foresee(n_steps: int) -> Foresight:
-        def choose(ahead: int, logits: Tensor) -> int | None:
-            token, ends = _next_tokens(logits, rows, config, options, draws, ahead)
-            return None if ends else int(token)
-
-        return Foresight(n_steps, lambda ahead: None, choose)
-
+    made = chooser.nothing_made(len(rows), model.device)
+    unseen: list[_Choice] = []
     for turn in range(limit):
-        unseen.append(_next_tokens(logits, rows, config, options, draws))
-        last = unseen[-1][0]
+        choice = chooser.choose(logits, rows, made)
+        unseen.append(choice)
+        last, made = choice.tokens, chooser.with_token(made, choice.tokens)
         advance(1)
         if len(unseen) == UNSEEN_STEPS.get(last.device.type, 1) or turn == limit - 1:
-            going = _take(unseen, rows, tokens)
+            going = _take(unseen, rows, tokens, chooser.rules is not None)
             unseen = []
             if not going or turn == limit - 1:
                 break
             if len(going) < len(rows):
                 rows, last = [rows[place] for place in going], last[going]
+                made = None if made is None else made[going]
                 state = engine.keep_rows(state, going)
         else:
             last = last.clamp_max(config.semantic_vocab_size - 1)  # a row that has ended would be fed its end
-        logits, state = engine.step(state, last, foresight=foresee(limit - turn - 2) if len(rows) == 1 else None)
+        foresight = chooser.foresee(limit - turn - 2, rows, made) if len(rows) == 1 else None
+        logits, state = engine.step(state, last, foresight=foresight)
     return [torch.tensor(row, dtype=torch.long, device=model.device) for row in tokens]
 
 
-def _take(unseen: Sequence[tuple[Tensor, Tensor]], rows: Sequence[int], tokens: list[list[int]]) -> list[int]:
-    """Gives each row what was chosen up to its end, [row] and whether it has ended [row] a step; the places that go on."""
-    chosen, ended = (torch.stack(part, dim=1).tolist() for part in zip(*unseen, strict=True))
-    counts = [row.index(True) if True in row else len(unseen) for row in ended]
+@dataclass(frozen=True)
+class _Choice:
+    """What was chosen of each row.
+
+    Args:
+        tokens: int64 [row].
+        ended: whether the row is over, [row]: 0 no, 1 yes, without the token, 2 yes, after it. Bool where no criterion asks.
+        values: float [row], no numbers where the logits are none.
+    """
+
+    tokens: Tensor
+    ended: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """How the next semantic tokens are chosen.
+
+    What has been made travels as ids, int64 [row, token], where the rules ask for it, and as None where there are no rules.
+    """
+
+    config: Any
+    n_ids: int
+    options: SemanticOptions
+    draws: Draws
+    rules: TokenRules | None
+
+    @classmethod
+    def of(cls, model: Any, config: Any, options: SemanticOptions, draws: Draws) -> _Chooser:
+        return cls(config, model.config.output_vocab_size, options, draws, _rules(model, config, options))
+
+    def nothing_made(self, n_rows: int, device: torch.device) -> Tensor | None:
+        return None if self.rules is None else torch.zeros(n_rows, 0, dtype=torch.long, device=device)
+
+    def with_token(self, made: Tensor | None, tokens: Tensor) -> Tensor | None:
+        """What has been made with tokens [row] behind it."""
+        if made is None:
+            return None
+        ids = torch.where(tokens == self.config.semantic_vocab_size, self.config.eos_token_id, tokens)
+        return torch.cat([made, ids[:, None]], dim=1)
+
+    def choose(self, logits: Tensor, rows: Sequence[int], made: Tensor | None, ahead: int | None = None) -> _Choice:
+        """One token a row from logits [row, id]; with `ahead`, what would be chosen after so many other tokens.
+
+        A row is over by its end token, because the end is probable enough, or because a criterion says so.
+        """
+        size, end, options = self.config.semantic_vocab_size, self.config.eos_token_id, self.options
+        if self.rules is not None and made is not None:
+            scores = among(logits[:, :size], slice(size), self.n_ids)
+            scores[:, end] = logits[:, end].float()
+            logits = self.rules.process(made, scores)
+        relevant = logits[:, :size]
+        if options.allow_early_stop:
+            relevant = torch.cat([relevant, logits[:, end, None]], dim=1)
+        threshold = options.min_eos_p if options.allow_early_stop else None
+        needs_probs = options.do_sample or threshold is not None
+        probs = probabilities(relevant, options) if needs_probs else relevant
+        if options.do_sample:
+            tokens, values = self.draws.choose("semantic", rows, probs, ahead), probs[:, 0]
+        else:
+            values, tokens = relevant.max(-1)
+        ended = tokens == size
+        if threshold is not None:
+            probable = probs[:, -1] >= threshold
+            ended = ended | (probable if made is None else probable & (relevant[:, -1] > -torch.inf))
+        past = self.with_token(made, tokens) if ahead is None else None
+        if self.rules is not None and past is not None:
+            stopped = self.rules.stops(past)
+            ended = ended if stopped is None else torch.where(ended, 1, 2 * stopped.to(ended.device).long())
+        return _Choice(tokens, ended, values)
+
+    def foresee(self, n_steps: int, rows: Sequence[int], made: Tensor | None) -> Foresight | None:
+        """For an engine that tries tokens before they are chosen; None where a processor would have to be asked twice."""
+        if self.rules is not None and not self.rules.is_pure:
+            return None
+        proposed: list[int] = []
+
+        def choose(ahead: int, logits: Tensor) -> int | None:
+            del proposed[ahead:]
+            past = None if made is None else torch.cat([made, made.new_tensor([proposed])], dim=1)
+            choice = self.choose(logits, rows, past, ahead)
+            proposed.append(int(choice.tokens))
+            return None if choice.ended else proposed[-1]
+
+        return Foresight(n_steps, lambda ahead: None, choose)
+
+
+def _rules(model: Any, config: Any, options: SemanticOptions) -> TokenRules | None:
+    return TokenRules.of(options, model.config.output_vocab_size, config.eos_token_id, model.device)
+
+
+def _take(unseen: Sequence[_Choice], rows: Sequence[int], tokens: list[list[int]], has_rules: bool) -> list[int]:
+    """Gives each row what was chosen up to its end; the places of the rows that go on.
+
+    Raises:
+        ValueError: a choice that was made of logits that are not numbers.
+    """
+    parts = [(choice.tokens, choice.ended, choice.values) for choice in unseen]
+    chosen, ended, values = (torch.stack(part, dim=1).tolist() for part in zip(*parts, strict=True))
+    going = []
     for place, row in enumerate(rows):
-        tokens[row] += chosen[place][: counts[place]]
-    return [place for place, count in enumerate(counts) if count == len(unseen)]
+        over = next((turn for turn, end in enumerate(ended[place]) if end), None)
+        if over is None:
+            going.append(place)
+        kept = len(unseen) if over is None else over + (ended[place][over] == 2)
+        check_numbers(
+            values[place][: len(unseen) if over is None else over + 1], "the semantic stage's logits", has_rules
+        )
+        tokens[row] += chosen[place][:kept]
+    return going
 
 
 def attention_mask_on(attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
@@ -130,6 +234,12 @@ def attention_mask_on(attention_mask: Tensor | None, device: torch.device) -> Te
 def _check_text(text: Tensor, model: Any, config: Any) -> None:
     """Checks the ids of the semantic model: each is text of the model's vocabulary, or the text pad."""
     offset, size = config.text_encoding_offset, model.config.input_vocab_size
+    empty = (text == config.text_pad_token).all(dim=1)
+    if empty.any():
+        rows = ", ".join(map(str, empty.nonzero()[:, 0].tolist()))
+        raise ValueError(
+            f"there is no text in row {rows}: its `attention_mask` is 0 throughout, or its ids are padding"
+        )
     bad = (text != config.text_pad_token) & ((text < offset) | (text >= size))
     if bad.any():
         raise ValueError(
@@ -137,8 +247,13 @@ def _check_text(text: Tensor, model: Any, config: Any) -> None:
         )
 
 
-def _limit(model: Any, config: Any, options: SemanticOptions) -> int:
-    """Most tokens of a row: by number or by seconds of audio."""
+def check_options(model: Any, config: Any, options: SemanticOptions) -> int:
+    """Most tokens of a row: by number or by seconds of audio.
+
+    Raises:
+        ValueError: options that the model cannot meet.
+    """
+    _rules(model, config, options)
     # the last token is never fed back, so it needs no position
     needed = config.max_input_semantic_length + options.max_new_tokens
     if needed > model.config.block_size:
@@ -146,26 +261,10 @@ def _limit(model: Any, config: Any, options: SemanticOptions) -> int:
             f"`max_new_tokens` is {options.max_new_tokens}, the model has positions for "
             f"{model.config.block_size - config.max_input_semantic_length}"
         )
+    if (options.min_new_tokens or 0) > options.max_new_tokens:
+        raise ValueError(
+            f"`min_new_tokens` ({options.min_new_tokens}) exceeds `max_new_tokens` ({options.max_new_tokens})"
+        )
     if options.max_gen_duration_s is None:
         return options.max_new_tokens
     return vocabulary.tokens_past(options.max_gen_duration_s, config.semantic_rate_hz, options.max_new_tokens)
-
-
-def _next_tokens(
-    logits: Tensor, rows: Sequence[int], config: Any, options: SemanticOptions, draws: Draws, ahead: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """One token a row, int64 [row], and whether the row has ended: by its end token, or because the end is probable enough.
-
-    With `ahead`, what would be chosen after so many other tokens.
-    """
-    size = config.semantic_vocab_size
-    relevant = logits[:, :size]
-    if options.allow_early_stop:
-        relevant = torch.cat([relevant, logits[:, config.eos_token_id, None]], dim=1)
-    needs_probs = options.do_sample or (options.allow_early_stop and options.min_eos_p is not None)
-    probs = probabilities(relevant, options) if needs_probs else relevant
-    chosen = draws.choose("semantic", rows, probs, ahead) if options.do_sample else relevant.argmax(-1)
-    ended = chosen == size
-    if options.allow_early_stop and options.min_eos_p is not None:
-        ended = ended | (probs[:, -1] >= options.min_eos_p)
-    return chosen, ended

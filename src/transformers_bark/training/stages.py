@@ -297,7 +297,8 @@ def export(recipe: Recipe) -> None:
     make_louder(parts["codec_model"], gain)
     trust_less(parts["codec_model"], n_coarse, trust)
     names = ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config", "codec_config")
-    whole = BarkConfig(**{name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)})
+    sizes: dict[str, Any] = {name: _sizes(part) for name, part in zip(names, parts.values(), strict=True)}
+    whole = BarkConfig(**sizes)
     check_compatible(whole, config)
     model = BarkModel(whole)
     for name, part in parts.items():
@@ -315,7 +316,10 @@ def export(recipe: Recipe) -> None:
     path = draft / "config.json"
     output_files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"})
     tokenizer = AutoTokenizer.from_pretrained(recipe.done("text_tokenizer"))
-    BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft, voice_format="npz")
+    BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft)
+    for file in ("tokenizer.json", "generation_config.json"):  # most of both are spaces
+        content = json.loads((draft / file).read_text(encoding="utf-8"))
+        output_files.write_text(draft / file, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
     SemanticTokenizer.load(recipe.done("semantic_tokenizer")).louder(gain).save(draft / SEMANTIC_TOKENIZER)
     shutil.copy(recipe.folder / "NOTICE", draft)
     shutil.rmtree(folder, ignore_errors=True)
