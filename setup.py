@@ -44,8 +44,8 @@ TEST = [
     *TRAIN,
     *BENCH,
     *AUDIO,
-    "hypothesis>=6.100",  # any option values
-    "jiwer>=3",
+    "hypothesis>=6.100",  # any option values, any text
+    "jiwer>=3",  # what a recogniser heard
     "peft>=0.18",  # adapters
     "pytest>=8",
     "pytest-xdist>=3.5",

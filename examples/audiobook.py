@@ -1,4 +1,6 @@
-"""Reads a chapter and writes an audiobook with chapters and subtitles; started again, it goes on where it was stopped.
+"""Reads a book and writes it as one file with chapters and subtitles, and as a file a chapter.
+
+Started again, it goes on where it was stopped.
 
 python examples/audiobook.py chapter.md
 """
@@ -21,5 +23,6 @@ script = read(source, kind, limits=narrator.limits)
 narration = narrator(script, seed=1, work="audiobook.work", resume=True)
 print(f"{len(narration)} pieces, about {narration.estimate:.0f} s")
 report = narration.write("audiobook.m4b", subtitles="audiobook.srt")  # M4B needs the extra `audio`
+narration.write("audiobook.wav", split="chapter")  # from the work folder
 for spoken in report.doubtful:
     print(spoken.piece.number, spoken.piece.text, *(doubt.reason for doubt in spoken.doubts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import soundfile
 
 from tests.narration.speech import FEW, TEXT, finished, tiny_narrator
 from tests.tiny import tiny_voice
-from transformers_bark.narration import Narrator, Piece, Script, read
+from transformers_bark.narration import Narrator, Piece, Report, Script, read
 from transformers_bark.narration.speaking import Request, Speaker, piece_seed, usable
 
 pytestmark = pytest.mark.filterwarnings("ignore:the tokenizer does not know")
@@ -132,7 +133,7 @@ def test_files_by_piece_and_chapter(narrator: Narrator, tmp_path: Path) -> None:
         ({"max_speed": 9}, "9"),
         ({"voice": "nobody"}, "nobody"),
         ({"text": " "}, "nothing to say"),
-        ({"text": "hello\n\nЖЖЖ"}, "line 3"),
+        ({"text": "ЖЖЖ"}, "knows nothing"),
     ],
 )
 def test_bad_values_are_named(narrator: Narrator, values: dict, said: str) -> None:
@@ -163,3 +164,17 @@ def test_estimates_are_of_the_whole(narrator: Narrator) -> None:
     one, two = narrator("hello my dog."), narrator("hello my dog. hello my dog.")
     assert 0 < one.estimate < two.estimate
     assert finished(1.0).audio.shape == (24_000,)
+
+
+def test_a_piece_that_the_tokenizer_does_not_know_is_silent_and_told(narrator: Narrator, tmp_path: Path) -> None:
+    def speak(**how: Any) -> Report:
+        return narrator("hello my dog.\n\nЖЖЖ\n\nthe cat.", seed=1, work=tmp_path / "w", **how).write(
+            tmp_path / "a.wav"
+        )
+
+    report = speak()
+    assert [(one.piece.number, one.doubts[0].kind) for one in report.doubtful if one.piece.number == 2] == [
+        (2, "unknown")
+    ]
+    before = (tmp_path / "a.wav").read_bytes()
+    assert speak(resume=True).made == 0 and (tmp_path / "a.wav").read_bytes() == before

@@ -36,7 +36,7 @@ class Doubt:
 
     Args:
         kind: a name: "limit", "short", "long", "silent", "quiet", "pause", "clipped", "loop", "skipped", "repeated", "tail",
-            "words", "slot".
+            "words", "slot", "unknown".
         reason: for people.
         weight: how bad it is; of several takes, the one with the least in all is kept.
     """

@@ -17,13 +17,12 @@ from tqdm import tqdm
 
 from .. import output_files
 from ..audio_streams import AudioStream, Tags, check_ending, open_audio
-from ..unknown_text import known_text, says_something
 from ..voices import VoicePreset
 from .joining import Joiner, Spoken, pause_after
 from .limits import Limits
-from .pieces import Piece, Script, ScriptError
+from .pieces import Piece, Script
 from .readers import read
-from .speaking import Finished, Request, Speaker, Verify, longer, usable
+from .speaking import Finished, Request, Speaker, Verify, is_known, longer, usable
 from .subtitles import By, SubtitleFile
 from .work import Memory, Store, WorkFolder
 
@@ -136,18 +135,9 @@ class Narrator:
             script = Script(tuple(text))
         if not len(script):
             raise ValueError("there is nothing to say in the text")
-        for piece in script:
-            self._check_known(piece, script.source)
+        if not any(is_known(self.processor.tokenizer, piece.text) for piece in script):
+            raise ValueError(f"the tokenizer knows nothing of the text, which begins {script[0].text[:40]!r}")
         return script
-
-    def _check_known(self, piece: Piece, source: str | None) -> None:
-        """Refuses a piece of which the tokenizer knows nothing, before anything is made."""
-        tokenizer = self.processor.tokenizer
-        known, unknown = known_text(tokenizer, piece.text)
-        if unknown and not says_something(tokenizer, known):
-            raise ScriptError(
-                f"the tokenizer knows nothing of {piece.text!r}, piece {piece.number}", source, piece.line
-            )
 
 
 @dataclass(frozen=True)
@@ -359,9 +349,8 @@ class _Run:
             if not self._is_there(request, with_voice=True):
                 self._say([request], with_voice=True)
             one = self._store.take(request)
-            assert one.voice is not None
-            if (spoken := usable(longer(past[chain], one.voice, _CARRIED_SECONDS, config), config)) is not None:
-                past[chain] = spoken
+            if one.voice is not None:
+                past[chain] = usable(longer(past[chain], one.voice, _CARRIED_SECONDS, config), config) or past[chain]
             self._made_voices[piece.speaker or ""] = past[chain]
             yield piece, one
 
@@ -421,12 +410,13 @@ class _Run:
             voice = self._store.voice(name, request)
             if voice is None:
                 ((_, one),) = self._speaker.say([request])
-                assert one.voice is not None
                 voice = one.voice
-                self._store.keep_voice(name, request, voice)
+                if voice is not None:
+                    self._store.keep_voice(name, request, voice)
                 self._store.keep(request, one, self._speaker.verify is not None, False)
                 self.made += 1
-            self._made_voices[name] = usable(voice, self._speaker.model.generation_config)
+            config = self._speaker.model.generation_config
+            self._made_voices[name] = None if voice is None else usable(voice, config)
         return self._made_voices[name]
 
 

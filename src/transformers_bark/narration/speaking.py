@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..unknown_text import known_text, says_something
 from ..voices import VoicePreset
 from .alignment import Aligner, Alignment, Word
 from .checks import Checked, Doubt, check
@@ -59,6 +60,12 @@ class Finished:
     seed: int
     takes: int
     voice: VoicePreset | None = None
+
+
+def is_known(tokenizer: Any, text: str) -> bool:
+    """Whether the tokenizer knows any word of a text."""
+    known, unknown = known_text(tokenizer, text)
+    return not unknown or says_something(tokenizer, known)
 
 
 def digest(voice: VoicePreset | None) -> str:
@@ -115,7 +122,12 @@ class Speaker:
     def say(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Finished]]:
         """Says all, longest first, and again what fails; yields each as soon as nothing is to be done to it."""
         best: dict[int, Finished] = {}
-        waiting = sorted(requests, key=lambda one: (-self.limits.seconds_of(one.piece.text), one.piece.number))
+        known = [one for one in requests if is_known(self.processor.tokenizer, one.piece.text)]
+        for request in requests:
+            if request not in known:
+                doubt = Doubt("unknown", "the tokenizer knows nothing of it", 20.0)
+                yield request, Finished(np.zeros(0, np.float32), None, (doubt,), 0, self.tries + 1)
+        waiting = sorted(known, key=lambda one: (-self.limits.seconds_of(one.piece.text), one.piece.number))
         for attempt in range(self.tries + 1):
             again = []
             for batch in self._batches(waiting):

@@ -142,8 +142,10 @@ class WorkFolder:
         """
         number = request.piece.number
         stem = f"{number:05d}-{digest_of(request, finished.seed)}"
-        _write_flac(self._pieces / f"{stem}.flac", finished.audio, self._rate)
-        if with_voice and finished.voice is not None:
+        if len(finished.audio):  # FLAC cannot hold nothing
+            _write_flac(self._pieces / f"{stem}.flac", finished.audio, self._rate)
+        has_voice = with_voice and finished.voice is not None and len(finished.voice.semantic_prompt) > 0
+        if has_voice and finished.voice is not None:
             finished.voice.save(self._pieces / f"{stem}.npz")
         entry = {
             "number": number,
@@ -152,7 +154,7 @@ class WorkFolder:
             "base": _base(request),
             "again": again,
             "file": stem,
-            "has_voice": with_voice,
+            "has_voice": has_voice,
             "samples": len(finished.audio),
             "seed": finished.seed,
             "takes": finished.takes,
@@ -168,7 +170,9 @@ class WorkFolder:
     def take(self, request: Request) -> Finished:
         """A piece that `find` or `keep` has said to be there."""
         entry = self._used[request.piece.number]
-        samples, _ = soundfile.read(self._pieces / f"{entry['file']}.flac", dtype="int16")
+        samples = np.zeros(0, np.int16)
+        if entry["samples"]:
+            samples, _ = soundfile.read(self._pieces / f"{entry['file']}.flac", dtype="int16")
         voice = self._pieces / f"{entry['file']}.npz"
         return Finished(
             samples.astype(np.float32) / np.float32(32768),
@@ -205,6 +209,8 @@ class WorkFolder:
         path = self._pieces / f"{entry['file']}.flac"
         if entry["has_voice"] and not path.with_suffix(".npz").is_file():
             return False
+        if not entry["samples"]:
+            return True
         try:
             return soundfile.info(path).frames == entry["samples"]
         except (soundfile.SoundFileError, OSError):
