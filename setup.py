@@ -29,12 +29,23 @@ RECIPE = [
     "onnx>=1.16",  # exposes the teacher's durations
     "speechmos>=0.0.1",
 ]
+AUDIO = [
+    "av>=14",  # M4A and M4B with chapters; speech sped up to fit its subtitle
+    "pyloudnorm>=0.1.1",  # levels evened by loudness
+]
+VERIFY = [
+    "faster-whisper>=1.1",  # hears whether the words were said
+    "jiwer>=3",  # word error rate
+    "soxr>=0.4",  # resampling for the recogniser
+]
 SERVE: list[str] = []  # nothing is served yet
 TEST = [
     *CONVERT,
     *TRAIN,
     *BENCH,
-    "hypothesis>=6",  # any option values
+    *AUDIO,
+    "hypothesis>=6.100",  # any option values, any text
+    "jiwer>=3",  # what a recogniser heard
     "peft>=0.18",  # adapters
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -56,9 +67,15 @@ setup(
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
         "accelerate>=1.2",
+        "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
+        "filelock>=3.13",  # there already, with huggingface_hub: one process at a time in a work folder
         "huggingface_hub>=1.3",
+        "markdown-it-py>=3",  # there already, with huggingface_hub's command line
         "numpy>=1.26.4",
+        "pysubs2>=1.7",  # subtitles; Python only, needs nothing
+        "regex>=2024.5",  # there already, with transformers
         "safetensors>=0.6.1",
+        "sentencex>=1.0.30",  # sentences of any text that is spoken: 1 MB, wheels everywhere, needs nothing
         "soundfile>=0.12",
         "tokenizers>=0.22.1",
         "torch>=2.6",
@@ -66,6 +83,8 @@ setup(
         "transformers>=5.0,<6",
     ],
     extras_require={
+        "audio": AUDIO,
+        "verify": VERIFY,
         "convert": CONVERT,
         "onnx": ONNX,
         "bench": BENCH,

@@ -49,8 +49,8 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.625}
 """Bytes of a weight, the scales of 4-bit blocks included."""
 
 
-def make_checkpoint(size: str, folder: Path) -> Path:
-    """A folder with the released vocabularies and random weights; for `nano` the embedded checkpoint."""
+def make_checkpoint(size: str, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Path:
+    """A folder with the released vocabularies and random weights, made on a device; for `nano` the embedded checkpoint."""
     from transformers_bark import BARK_NANO, BarkConfig, BarkGenerationConfig, BarkModel
 
     if size == "nano":
@@ -58,15 +58,15 @@ def make_checkpoint(size: str, folder: Path) -> Path:
     depth = {"small": (12, 12, 768), "large": (24, 16, 1024)}[size]
     sizes = dict(zip(("num_layers", "num_heads", "hidden_size"), depth, strict=True)) | {"bias": False}
     torch.manual_seed(0)
-    model = BarkModel(
-        BarkConfig(
-            semantic_config={**sizes, "input_vocab_size": 129_600, "output_vocab_size": 10_048},
-            coarse_acoustics_config={**sizes, "input_vocab_size": 12_096, "output_vocab_size": 12_096},
-            fine_acoustics_config={**sizes, "input_vocab_size": 1_056, "output_vocab_size": 1_056},
-        )
+    config = BarkConfig(
+        semantic_config={**sizes, "input_vocab_size": 129_600, "output_vocab_size": 10_048},
+        coarse_acoustics_config={**sizes, "input_vocab_size": 12_096, "output_vocab_size": 12_096},
+        fine_acoustics_config={**sizes, "input_vocab_size": 1_056, "output_vocab_size": 1_056},
     )
+    with torch.device(device):
+        model = BarkModel(config)
     model.generation_config = BarkGenerationConfig()
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     return folder
 
 
@@ -88,7 +88,7 @@ def measure(job: dict[str, Any], python: str, environment: dict[str, str]) -> di
 def memory_bandwidth(threads: int, device: str) -> float:
     """Bytes a second that a sum over memory far larger than the caches reads."""
     torch.set_num_threads(threads)
-    data = torch.ones(256 * 2**20 // 4 * 2, device=device)
+    data = torch.ones(2**30 if device == "cuda" else 2**27, device=device)
     best = 0.0
     for _ in range(4):
         started = time.perf_counter()
@@ -186,9 +186,9 @@ def table(lines: list[Line]) -> str:
         "| peak MB | against stock |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    stock = {line.seconds: line for line in lines if line.name.startswith("stock")}
-    for line in lines:
-        base = stock.get(line.seconds)
+    stock = {(line.batch, line.seconds): line for line in lines if line.name.startswith("stock")}
+    for line in lines:  # on a CPU stock says one sentence at a time
+        base = stock.get((line.batch, line.seconds)) or stock.get((1, line.seconds))
         coarse = 2 * line.tokens["fine"]
         cells = [
             *(line.name, line.batch, f"{line.seconds:g} s"),

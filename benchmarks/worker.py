@@ -55,6 +55,7 @@ class Stages:
         self.stock = job["implementation"] == "stock"
         self.device = job["device"]
         self.size = self.model.generation_config.codebook_size
+        self.greedy = bool(job.get("greedy"))
         self.generator = torch.Generator().manual_seed(0)
 
     def semantic(self, batch: int, n_tokens: int) -> Callable[[], Any]:
@@ -63,7 +64,7 @@ class Stages:
         length = config.max_input_semantic_length
         ids = self._random(1, 90, (batch, length))
         mask = (torch.arange(length, device=self.device) < TEXT_TOKENS).long().expand(batch, -1)
-        count = {"max_new_tokens": n_tokens, "do_sample": True, "temperature": 0.7}
+        count = {"max_new_tokens": n_tokens, "do_sample": not self.greedy, "temperature": 0.7}
         forced = {"min_new_tokens": n_tokens} if self.stock else {"allow_early_stop": False, "progress": False}
         call = self.model.semantic.generate
         return lambda: call(ids, semantic_generation_config=config, attention_mask=mask, **count, **forced)
@@ -74,7 +75,7 @@ class Stages:
         tokens = self._random(0, config.semantic_vocab_size, (batch, n_tokens))
         own = {} if self.stock else {"progress": False}
         configs = {"semantic_generation_config": config, "coarse_generation_config": self.configs["coarse"]}
-        options = {"codebook_size": self.size, "do_sample": True, "temperature": 0.7}
+        options = {"codebook_size": self.size, "do_sample": not self.greedy, "temperature": 0.7}
         return lambda: self.model.coarse_acoustics.generate(tokens, **configs, **options, **own)
 
     def fine(self, batch: int, n_frames: int) -> Callable[[], Any]:
@@ -84,7 +85,9 @@ class Stages:
         ids = (codes + first + self.size * torch.arange(n_codebooks, device=self.device)).flatten(1)
         own = {} if self.stock else {"progress": False}
         configs = {f"{name}_generation_config": config for name, config in self.configs.items()}
-        options = {"codebook_size": self.size, "temperature": 0.5}
+        # greedy: stock takes 1.0 for that, and here None says it
+        temperature = (1.0 if self.stock else None) if self.greedy else 0.5
+        options = {"codebook_size": self.size, "temperature": temperature}
         return lambda: self.model.fine_acoustics.generate(ids, **configs, **options, **own)
 
     def codec(self, batch: int, n_frames: int) -> Callable[[], Any]:
@@ -105,30 +108,50 @@ class Stages:
         return self.model.codec_decode(codes)
 
 
-def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each stage for every (batch, seconds of audio) of the job."""
+def token_counts(stages: Stages, seconds: float) -> dict[str, int]:
+    """Tokens or frames that each stage makes for so much audio, or reads for it."""
+    rates = (stages.configs["semantic"].semantic_rate_hz, stages.configs["coarse"].coarse_rate_hz)
+    counts = {"semantic": round(seconds * rates[0]), "coarse": round(seconds * rates[0])}
+    return {**counts, "fine": round(seconds * rates[1]), "codec": round(seconds * rates[1])}
+
+
+def measure(job: dict[str, Any], report: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
+    """Seconds of each stage for every (batch, seconds of audio) of the job, and of what had to be done before.
+
+    `report` is given each result when it is there. Where the job says `repeats`, the fastest counts.
+    """
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
     stages = Stages(job)
-    rates = (stages.configs["semantic"].semantic_rate_hz, stages.configs["coarse"].coarse_rate_hz)
-    results = []
+    results: list[dict[str, Any]] = []
+    peaks = []
     for batch, seconds in job["cases"]:
-        counts = {"semantic": round(seconds * rates[0]), "coarse": round(seconds * rates[0])}
-        counts |= {"fine": round(seconds * rates[1]), "codec": round(seconds * rates[1])}
-        times = {}
+        if stages.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        counts = token_counts(stages, seconds)
+        times, before = {}, {}
         for name, count in counts.items():
-            if job.get("engine") == "compiled":  # each shape is compiled once
+            started = time.perf_counter()
+            if job.get("engine") in ("compiled", "auto"):  # each shape is compiled, or recorded, once
                 getattr(stages, name)(batch, count)()
             elif not results:  # the first case of a process warms each stage up
                 getattr(stages, name)(batch, min(count, 8))()
+            stages.wait()
+            before[name] = time.perf_counter() - started
             call = getattr(stages, name)(batch, count)
-            stages.wait()
-            started = time.perf_counter()
-            call()
-            stages.wait()
-            times[name] = time.perf_counter() - started
+            times[name] = min(_time(call, stages.wait) for _ in range(job.get("repeats", 1)))
         results.append({"batch": batch, "seconds": seconds, "tokens": counts, "times": times})
-    return {"results": results, "peak_mb": peak_memory(stages.device)}
+        peaks.append(peak_memory(stages.device))
+        report({**results[-1], "before": before, "peak_mb": peaks[-1]})
+    return {"results": results, "peak_mb": max(peaks)}
+
+
+def _time(call: Callable[[], Any], wait: Callable[[], None]) -> float:
+    wait()
+    started = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - started
 
 
 def peak_memory(device: str) -> float:

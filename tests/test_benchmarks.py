@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -60,3 +63,91 @@ def test_precision_compares_next_tokens(run, tmp_path: Path) -> None:  # type: i
     ]
     assert all(0.5 < float(row[2].rstrip("%")) / 100 <= 1 and 0 <= float(row[3].strip(" |")) < 1 for row in rows)
     assert min(float(row[2].rstrip("%")) for row in rows[:3]) > 85  # int8 says nearly what fp32 says
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of `make gpu`."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("gpu")
+
+
+def gpu_run(gpu: ModuleType, folder: Path, *arguments: str) -> tuple[Any, list[Any]]:
+    """An empty run on the CPU and its parts."""
+    small = ["--device", "cpu", "--sizes", "nano", "--rows", "1,2", "--seconds", "0.4", "--threads", "1"]
+    options = gpu.build_parser().parse_args([*small, "--output", str(folder), *arguments])
+    folders = {"nano": BARK_NANO}
+    return gpu.Run(options, folders), gpu.plan(options, folders)
+
+
+def test_gpu_measures_everything_into_one_folder(gpu: ModuleType, tmp_path: Path) -> None:
+    tasks, checks = importlib.import_module("gpu_tasks"), importlib.import_module("tests.gpu.run")
+    few = {name: checks.CHECKS[name] for name in ("draws_are_the_rows_own", "logits_are_those_of_the_cpu[torch-fp32]")}
+
+    def launch(command: list[str], seconds: float, take: Any) -> str:
+        """In this process: what is tested is not how long Python takes to start."""
+        if "tests.gpu.run" in command:
+            checks.run(few, "cpu", lambda result: gpu.take_line(json.dumps(result), take, None))
+        else:
+            job = json.loads(command[-1])
+            tasks.TASKS[job["task"]](job, lambda result: gpu.take_line(json.dumps(result), take, None))
+        return "done"
+
+    run, parts = gpu_run(gpu, tmp_path)
+    gpu.carry_out(run, parts, launch, 1e6, lambda: 0.0)
+    assert {part["status"] for part in run.data["parts"]} == {"done"} and len(parts) == 10
+    kept = json.loads((tmp_path / "results.json").read_text())
+    kinds = [result["kind"] for result in kept["results"]]
+    assert set(kinds) == {*("environment", "ceilings", "check", "speed", "stream", "parity", "logits", "step")}
+    assert kinds.count("speed") == 5 * 2  # implementations and numbers of rows
+    equal = [result for result in kept["results"] if result["kind"] == "parity" and result["precision"] == "fp32"]
+    assert len(equal) == 3 and all(0 < result["equal"] == result["tokens"] for result in equal)
+    report = (tmp_path / "report.md").read_text()
+    assert "a trial on a CPU" in report and "2 of 2 that ran hold" in report
+    assert re.search(
+        r"nano: one sentence against stock, bf16 \| at least 8 x \| 20 x \| [\d.]+ x \| (not )?met", report
+    )
+    assert re.search(r"audio seconds a second, 64 rows .*not measured", report)
+    assert len(re.findall(r"^\| (?:ours|stock).* \| [12] \| 0.4 s .* x \|$", report, re.M)) == 10
+    assert len(list(tmp_path.iterdir())) <= 8 and (tmp_path / "speed.png").stat().st_size > 5000
+
+
+def test_gpu_leaves_out_what_its_budget_does_not_hold(gpu: ModuleType, tmp_path: Path) -> None:
+    now, launched = [0.0], []
+
+    def launch(command: list[str], seconds: float, take: Any) -> str:
+        launched.append(seconds)
+        now[0] += 70.0
+        return "done"
+
+    run, parts = gpu_run(gpu, tmp_path)
+    gpu.carry_out(run, parts, launch, 200.0, lambda: now[0])
+    ended = {part["name"]: part["status"] for part in run.data["parts"]}
+    assert len(ended) == len(parts) and launched == [200.0, 130.0, 60.0]
+    assert ended["environment"] == ended["checks"] == "done"
+    assert ended["parity nano"] == "left out: it takes about 45 s, and 0 s are left"
+    assert (tmp_path / "report.md").read_text().count("left out: it takes about") == len(parts) - 3
+
+
+def test_gpu_keeps_what_a_process_gave_before_it_was_stopped(gpu: ModuleType, tmp_path: Path) -> None:
+    run, _ = gpu_run(gpu, tmp_path)
+    launch = gpu.start_process(tmp_path / "log.txt", {})
+    gives = "import time; print('{\"kind\": \"speed\"}', flush=True); print('a word', flush=True); "
+    taken: list[Any] = []
+    endings = {"time.sleep(60)": "stopped: ", "raise SystemExit(3)": "failed with code 3", "pass": "done"}
+    for code, ending in endings.items():
+        limit = 4.0 if "sleep" in code else 50.0
+        assert launch([sys.executable, "-c", gives + code], limit, taken.append).startswith(ending)
+    assert taken == [{"kind": "speed"}] * 3
+    assert (tmp_path / "log.txt").read_text().count("a word\n") == 3
+    run.take({"kind": "check", "check": "one", "passed": True})
+    assert json.loads((tmp_path / "results.json").read_text())["results"][0]["check"] == "one"
+
+
+def test_gpu_is_one_command_that_installs_nothing(tmp_path: Path) -> None:
+    """Where there is no time for any part, it still says so."""
+    settings = f"--device cpu --sizes nano --minutes 0.1 --output {tmp_path}"
+    command = ["make", "gpu", f"PYTHON={sys.executable}", f"GPU={settings}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "pip" not in done.stdout + done.stderr and "left out" in done.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.md", "results.json"]

@@ -28,8 +28,8 @@ def test_python_blocks_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(transformers_bark, "BARK_NANO", str(checkpoint))
-    monkeypatch.setattr(suno, "LARGE", str(checkpoint))
-    monkeypatch.setattr(suno, "SMALL", str(checkpoint))
+    monkeypatch.setattr(suno.generation, "LARGE", str(checkpoint))
+    monkeypatch.setattr(suno.generation, "SMALL", str(checkpoint))
     scope: dict[str, object] = {"__name__": "docs"}
     for block in blocks(path, "python"):
         for name in HUB_NAMES:
@@ -41,10 +41,12 @@ def test_python_blocks_run(
 def test_commands_run(checkpoint: Path, tmp_path: Path) -> None:
     block = next(block for block in blocks(ROOT / "README.md", "bash") if "bark-tts" in block)
     command = f"{shlex.quote(sys.executable)} -m transformers_bark --model {shlex.quote(str(checkpoint))}"
+    (tmp_path / "story.md").write_text("# One\n\nhello my dog.\n\n# Two\n\nhello cat.\n")
     script = "set -e\n" + block.replace("bark-tts", command)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.wav", "hello.wav", "out.wav", "voice.npz"]
+    made = ["again.wav", "hello.wav", "out.wav", "story.md", "story.mp3", "story.srt", "voice.npz"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == made
 
 
 def test_links_lead_somewhere() -> None:

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from conversion.verify import torchaudio_stand_in
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_voice
 from transformers_bark import BarkModel, BarkProcessor, suno
 from transformers_bark.suno import LARGE, SMALL
 
@@ -69,7 +69,7 @@ audio_array = np.concatenate(pieces)
 
 def run_script(script: str) -> dict[str, Any]:
     """Runs a script of the original's after changing its imports, and nothing else; gives its variables."""
-    changed = re.sub(r"^from bark(\.\w+)? import", "from transformers_bark.suno import", script, flags=re.MULTILINE)
+    changed = re.sub(r"^(from|import) bark\b", r"\1 transformers_bark.suno", script, flags=re.MULTILINE)
     assert "from bark" not in changed
     variables: dict[str, Any] = {}
     exec(compile(changed, "script", "exec"), variables)
@@ -92,10 +92,12 @@ def test_long_form_notebook_runs() -> None:
 def test_arguments_are_the_originals(module: str) -> None:
     with torchaudio_stand_in():
         original = importlib.import_module(f"bark.{module}")
+    ours_too = importlib.import_module(f"transformers_bark.suno.{module}")
     checked = 0
     for name, function in inspect.getmembers(original, inspect.isfunction):
         # `autocast` is torch's, under a condition
         if function.__module__ == original.__name__ and not name.startswith("_") and name != "autocast":
+            assert getattr(suno, name) is getattr(ours_too, name)
             ours = list(inspect.signature(getattr(suno, name)).parameters.values())
             theirs = list(inspect.signature(function).parameters.values())
             assert [one.name for one in ours][: len(theirs)] == [one.name for one in theirs]
@@ -109,6 +111,71 @@ def test_arguments_are_the_originals(module: str) -> None:
     assert {name: getattr(suno, name) for name in constants if name not in own} == {
         name: getattr(original, name) for name in constants if name not in own
     }
+
+
+@pytest.fixture
+def original() -> Any:
+    """The original's module."""
+    with torchaudio_stand_in():
+        return importlib.import_module("bark.generation")
+
+
+def test_the_small_functions_give_what_the_originals_do(original: Any, tmp_path: Path) -> None:
+    codes = np.arange(2 * 7).reshape(2, 7)
+    for offset in ({}, {"offset_size": 32}, {"offset_size": None}):
+        ours, theirs = (module._flatten_codebooks(codes, **offset) for module in (suno.generation, original))
+        assert np.array_equal(ours, theirs) and ours.dtype == theirs.dtype
+    assert np.array_equal(codes, np.arange(2 * 7).reshape(2, 7)), "the caller's array stays"
+    text = "  hello\n my\tdog "
+    assert suno.generation._normalize_whitespace(text) == original._normalize_whitespace(text)
+    tokenizer = suno.load_model()["tokenizer"]
+    ids = original._tokenize(tokenizer, "hello my dog")
+    assert suno.generation._tokenize(tokenizer, "hello my dog") == ids
+    assert suno.generation._detokenize(tokenizer, ids) == original._detokenize(tokenizer, ids)
+    tiny_voice().save(tmp_path / "voice.npz")
+    ours, theirs = (module._load_history_prompt(str(tmp_path / "voice.npz")) for module in (suno.generation, original))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs) and len(ours) == len(theirs.files) == 3
+    named = suno.generation._load_history_prompt(NAME)
+    assert np.array_equal(suno.generation._load_history_prompt(named)["fine_prompt"], named["fine_prompt"])
+    with pytest.raises(ValueError, match="nobody"):
+        suno.generation._load_history_prompt("nobody")
+
+
+MODELS = """
+from bark.generation import models, load_model, preload_models, codec_decode, clean_models
+from bark import generation
+from bark import api
+
+assert len(models) == 0 and "text" not in models
+preload_models()
+assert sorted(models) == ["coarse", "codec", "fine", "text"]
+assert models["text"] == load_model(model_type="text") and models["coarse"] is load_model(model_type="coarse")
+codec = models["codec"]
+del models["fine"]
+assert "fine" not in generation.models
+models["codec"] = codec
+audio = api.generate_audio("hello")
+clean_models()
+assert len(models) == 0
+generation.USE_SMALL_MODELS = True
+"""
+
+
+def test_models_are_looked_up_as_in_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    suno.clean_models()
+    run_script(MODELS)
+    assert vars(suno.generation).pop("USE_SMALL_MODELS") is True
+    assert suno.generation.USE_SMALL_MODELS is False
+    monkeypatch.setenv("SUNO_USE_SMALL_MODELS", "1")
+    assert suno.generation.USE_SMALL_MODELS is True
+    with pytest.raises(AttributeError, match="NONSENSE"):
+        _ = suno.generation.NONSENSE
+
+
+def test_a_flag_that_a_script_sets_acts(hub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(suno.generation), "USE_SMALL_MODELS", True)
+    suno.preload_models()
+    assert hub == ["suno/bark-small"]
 
 
 def test_output_full_chains_as_a_voice(tmp_path: Path) -> None:
@@ -187,8 +254,8 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(f"{name} processor")
         return load_processor(checkpoint)
 
-    monkeypatch.setattr(suno.BarkModel, "from_pretrained", staticmethod(model))
-    monkeypatch.setattr(suno.BarkProcessor, "from_pretrained", staticmethod(processor))
+    monkeypatch.setattr(suno.generation.BarkModel, "from_pretrained", staticmethod(model))
+    monkeypatch.setattr(suno.generation.BarkProcessor, "from_pretrained", staticmethod(processor))
     suno.use_model(None)
     return asked
 
@@ -196,7 +263,7 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_stages_of_different_size_are_mixed(hub: list[str]) -> None:
     suno.preload_models(text_use_small=True, coarse_use_small=True)
     assert hub == ["suno/bark-small", "suno/bark"]
-    sources = {stage: loaded.source for stage, loaded in suno._loaded.stages.items()}
+    sources = {stage: loaded.source for stage, loaded in suno.generation._loaded.stages.items()}
     assert sources == {"text": SMALL, "coarse": SMALL, "fine": LARGE, "codec": SMALL}
     suno.generate_audio("hello", history_prompt=NAME)
     assert hub[2:] == ["suno/bark-small processor"]
@@ -218,12 +285,12 @@ def test_environment_is_read_when_called(hub: list[str], monkeypatch: pytest.Mon
 def test_offload_moves_a_stage_only_while_it_works(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moves: list[tuple[str, str]] = []
     suno.preload_models()
-    for name, stage in suno._loaded.stages.items():
+    for name, stage in suno.generation._loaded.stages.items():
         to = stage.model.to
         monkeypatch.setattr(
             stage.model, "to", lambda device, name=name, to=to: moves.append((name, device)) or to("cpu")
         )
-        suno._loaded.stages[name] = dataclasses.replace(stage, device="accelerator")
+        suno.generation._loaded.stages[name] = dataclasses.replace(stage, device="accelerator")
     monkeypatch.setenv("SUNO_OFFLOAD_CPU", "1")
     suno.generate_audio("hello")
     assert moves == [(name, to) for name in ("text", "coarse", "fine", "codec") for to in ("accelerator", "cpu")]

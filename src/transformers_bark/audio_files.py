@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import soundfile
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from . import output_files
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -69,9 +68,12 @@ def write_wav(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> P
 
 def _samples(audio: Any) -> np.ndarray:
     """Audio as float32 [samples] in [-1, 1]."""
-    array = np.asarray(
-        audio.detach().cpu().float() if isinstance(audio, Tensor) and audio.dtype.is_floating_point else audio
-    )
+    import numpy as np
+
+    if hasattr(audio, "detach"):  # a tensor, known without torch
+        audio = audio.detach().cpu()
+        audio = audio.float() if audio.dtype.is_floating_point else audio
+    array = np.asarray(audio)
     array = array.astype(np.float32) / 32768 if array.dtype == np.int16 else array.astype(np.float32)
     array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1:
@@ -85,6 +87,8 @@ def _samples(audio: Any) -> np.ndarray:
 
 def _encode(samples: np.ndarray, sampling_rate: int, container: str, coding: str) -> bytes:
     """The bytes of the file. In memory, as libsndfile hides the errors of a file that it writes to."""
+    import soundfile  # speaking without writing files needs no libsndfile
+
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(

@@ -19,6 +19,9 @@ Odd, as channels that lie a power of two apart compete for the same lines of the
 as long as 375.
 """
 
+ROWS = 16
+"""Rows that are decoded together at most: a piece of theirs takes about 1 GB of a GPU's memory."""
+
 
 def samples_per_frame(config: Any) -> int:
     """Samples that a frame of an EnCodec config stands for."""
@@ -33,9 +36,36 @@ def frame_rate(config: Any) -> float:
 def decode(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
     """Codes [codebook, frame] a row -> audio [samples] a row.
 
-    Rows are decoded one by one. A causal codec never hears what a row is filled up with, behind its end.
+    Rows are decoded one by one on a CPU, and together elsewhere, where one is too little work for the device. A causal codec
+    never hears what a row is filled up with, behind its end.
     """
-    return [_decode_row(codec_model, row) for row in codes]
+    parameter = next(codec_model.parameters())
+    if parameter.device.type == "cpu" or not codec_model.config.use_causal_conv or torch.is_grad_enabled():
+        return [_decode_row(codec_model, row) for row in codes]
+    return decode_together(codec_model, codes)
+
+
+@torch.no_grad()
+def decode_together(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
+    """`decode` with a causal codec, `ROWS` rows at a time, those of like length together."""
+    parameter = next(codec_model.parameters())
+    audio = [torch.zeros(0, dtype=parameter.dtype, device=parameter.device) for _ in codes]
+    order = sorted((row for row, part in enumerate(codes) if part.shape[-1]), key=lambda row: codes[row].shape[-1])
+    size = samples_per_frame(codec_model.config)
+    for group in (order[start : start + ROWS] for start in range(0, len(order), ROWS)):
+        lengths = [codes[row].shape[-1] for row in group]
+        longest = -(-max(lengths) // STRIDE) * STRIDE
+        filled = torch.stack([_filled(codes[row], longest) for row in group])
+        decoder = StreamDecoder(codec_model)
+        together = torch.cat([decoder.decode_rows(piece) for piece in filled.split(PIECE, dim=-1)], dim=-1)
+        for row, length, decoded in zip(group, lengths, together, strict=True):
+            audio[row] = decoded[: length * size]
+    return audio
+
+
+def _filled(codes: Tensor, n_frames: int) -> Tensor:
+    """Codes [codebook, frame] filled up with their last frame."""
+    return torch.cat([codes, codes[:, -1:].expand(-1, n_frames - codes.shape[-1])], dim=-1)
 
 
 def _decode_row(codec_model: Any, codes: Tensor) -> Tensor:
@@ -51,7 +81,7 @@ def _decode_row(codec_model: Any, codes: Tensor) -> Tensor:
 def _decode_causal(codec_model: Any, codes: Tensor) -> Tensor:
     """In pieces, and the last of them filled up with its last frame."""
     decoder, n_frames = StreamDecoder(codec_model), codes.shape[-1]
-    codes = torch.cat([codes, codes[:, -1:].expand(-1, -n_frames % STRIDE)], dim=-1)
+    codes = _filled(codes, n_frames + -n_frames % STRIDE)
     audio = torch.cat([decoder.decode(piece) for piece in codes.split(PIECE, dim=-1)])
     return audio[: n_frames * samples_per_frame(codec_model.config)]
 
@@ -105,10 +135,15 @@ class StreamDecoder:
         Raises:
             ValueError: a first piece of fewer than `least_frames`.
         """
+        return self.decode_rows(codes[None])[0]
+
+    @torch.no_grad()
+    def decode_rows(self, codes: Tensor) -> Tensor:
+        """`decode` for rows that go on together: [row, codebook, frame] -> [row, samples]."""
         parameter = next(self._codec.parameters())
         if self._latent is None and codes.shape[-1] < self.least_frames:
             raise ValueError(f"the first piece must have at least {self.least_frames} frames, got {codes.shape[-1]}")
-        new = self._codec.quantizer.decode(codes[:, None].to(parameter.device)).to(parameter.dtype)
+        new = self._codec.quantizer.decode(codes.transpose(0, 1).to(parameter.device)).to(parameter.dtype)
         latent, n_new = _behind(self._latent, new), new.shape[-1]
         sequence = self._first(latent)[..., -n_new:].permute(2, 0, 1)
         recurrent, self._state = self._recurrent.lstm(sequence, self._state)
@@ -116,7 +151,7 @@ class StreamDecoder:
         self._latent, self._hidden = latent[..., -self.least_frames :], hidden[..., -self._CONTEXT :]
         for layer in self._rest:
             hidden = layer(hidden)
-        return hidden[0, 0, -n_new * self._size :]
+        return hidden[:, 0, -n_new * self._size :]
 
 
 def _behind(past: Tensor | None, new: Tensor) -> Tensor:

@@ -118,10 +118,16 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
 
 
 class BarkSemanticConfig(BarkSubModelConfig):
-    """Sizes of the text-to-semantic model; see `BarkSubModelConfig`."""
+    """Sizes of the text-to-semantic model; see `BarkSubModelConfig`.
+
+    Args:
+        alignment_heads: (layer, head) pairs whose attention follows the text token being spoken; None where none is known.
+    """
 
     model_type = "semantic"
     base_config_key = "semantic_config"
+
+    alignment_heads: list | None = None
 
 
 class BarkCoarseConfig(BarkSubModelConfig):

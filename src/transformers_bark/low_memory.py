@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import cached_file
 
-from . import output_files
+from . import input_files, output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
 from .engines.choice import warn_once
@@ -68,6 +68,7 @@ def load_without_blocks(
     weights = find_weights(source, **hub)
     if weights is None:
         raise ValueError(f"`keep_weights=False` reads one file, and {source} has no model.safetensors")
+    input_files.check_file(weights)
     try:
         keys = _graph_keys(model_class, source, weights, choice, **hub)
     except (GraphError, ImportError) as error:

@@ -512,11 +512,17 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
     def codec_decode(
         self, fine_output: Tensor, output_lengths: Sequence[int] | Tensor | None = None
     ) -> Tensor | list[Tensor]:
-        """Codes [batch, codebook, frame] -> audio [batch, samples]; with `output_lengths` (frames a row) a list of [samples]."""
-        if output_lengths is None:
-            return torch.stack(codec.decode(self.codec_model, list(fine_output)))
-        rows = [row[:, : int(n)] for row, n in zip(fine_output, output_lengths, strict=True)]
-        return codec.decode(self.codec_model, rows)
+        """Codes [batch, codebook, frame] -> audio [batch, samples]; with `output_lengths` (frames a row) a list of [samples].
+
+        Raises:
+            ValueError: samples that are not numbers.
+        """
+        rows = list(fine_output)
+        if output_lengths is not None:
+            rows = [row[:, : int(n)] for row, n in zip(fine_output, output_lengths, strict=True)]
+        audio = codec.decode(self.codec_model, rows)
+        speech.check_audio(audio)
+        return torch.stack(audio) if output_lengths is None else audio
 
     @torch.no_grad()
     def generate(

@@ -1,5 +1,6 @@
 """What all Bark models share: loading, saving, engines, devices and the stack of blocks."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from . import input_files
 from .compat import PASSED_BY_TRANSFORMERS
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice, engine_of
+
+_FILES = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*.bin")
+"""Files that a model is loaded from."""
 
 PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 """What `DataCollatorWithFlattening` says of the sequences that it lays in one row."""
@@ -29,6 +34,25 @@ def cross_entropy(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | i
     if num_items_in_batch is None:
         return nn.functional.cross_entropy(flat, target, ignore_index=-100)
     return nn.functional.cross_entropy(flat, target, ignore_index=-100, reduction="sum") / num_items_in_batch
+
+
+def _check_configs(folder: Path) -> None:
+    """Refuses a folder for whose configs Transformers would put those of the released models, without a word.
+
+    Raises:
+        FileNotFoundError: there is no config.
+        ValueError: the generation config is damaged.
+    """
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise FileNotFoundError(f"no config.json in {folder}")
+        if (folder / "generation_config.json").exists():
+            input_files.check_file(folder / "generation_config.json")
+
+
+def _state_of(weight: Tensor) -> tuple[int, int]:
+    """Changes when a parameter is replaced or written to."""
+    return id(weight), 0 if weight.is_inference() else weight._version
 
 
 def packed_positions(kwargs: Mapping[str, Any], length: int) -> Tensor | None:
@@ -68,6 +92,8 @@ class BarkPreTrainedModel(PreTrainedModel):
     engine_choice: EngineChoice = EngineChoice()
     graph_key: str | None = None
     """Names the graph of a model whose blocks were never loaded: see `transformers_bark.low_memory`."""
+    random_weights: Mapping[str, tuple[int, int]] = {}
+    """Weights that the checkpoint lacked, and what tells whether they have changed since: see `check_weights`."""
     made_engine: tuple[Any, Any] | None = None
     """The engine that was made last, and what it was made from."""
 
@@ -80,12 +106,48 @@ class BarkPreTrainedModel(PreTrainedModel):
         cache_precision: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As `PreTrainedModel.from_pretrained`, and `set_engine`."""
+        """As `PreTrainedModel.from_pretrained`, and `set_engine`.
+
+        Warns of weights that the checkpoint lacks; see `check_weights`.
+
+        Raises:
+            ValueError: a damaged file, which it names.
+        """
         choice = EngineChoice(engine, precision, None, cache_precision)  # says what is wrong before anything is read
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        source = (args[0] if args else kwargs.get("pretrained_model_name_or_path")) or ""
+        wants_info = kwargs.pop("output_loading_info", False)
+        with input_files.errors_name_files(source, *_FILES):
+            if len(args) < 2 and "config" not in kwargs:
+                _check_configs(Path(source, kwargs.get("subfolder") or ""))
+            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model.use_engine(choice)
-        return loaded
+        model.note_random_weights(str(source), info)
+        return (model, info) if wants_info else model
+
+    def note_random_weights(self, source: str, info: Mapping[str, Any]) -> None:
+        """Remembers which weights a checkpoint did not fill, and warns of them."""
+        random = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        weights = dict(self.named_parameters())
+        self.random_weights = {name: _state_of(weights[name]) for name in sorted(random) if name in weights}
+        if random:
+            warnings.warn(
+                f"{source} lacks {len(random)} weights, {min(random)} among them: they are random, and until they are trained "
+                "the model makes noise",
+                stacklevel=3,
+            )
+
+    def check_weights(self) -> "BarkPreTrainedModel":
+        """Refuses to speak with weights that the checkpoint lacked and that nothing has set or trained since.
+
+        Raises:
+            ValueError: it names one.
+        """
+        weights = dict(self.named_parameters())
+        random = [name for name, state in self.random_weights.items() if _state_of(weights[name]) == state]
+        if random:
+            source = self.name_or_path or "the checkpoint"
+            raise ValueError(f"{source} lacks {len(random)} weights, {random[0]} among them: it would make noise")
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: not the engine, whose session can be neither copied nor pickled."""
@@ -101,9 +163,10 @@ class BarkPreTrainedModel(PreTrainedModel):
         """Chooses what runs the transformers in `generate`.
 
         Args:
-            engine: "torch", PyTorch with the weights as they are; "compiled", a decode step compiled for fixed shapes; "onnxruntime",
-                graphs built from the weights, on the CPU (extra `onnx`); "auto", the fastest here that is exact enough: "compiled" in
-                bf16 on CUDA, "onnxruntime" in fp32 on a CPU that has it, else "torch".
+            engine: "torch", PyTorch with the weights as they are; "compiled", a decode step of fixed shapes, compiled on a CPU and
+                recorded as one graph on CUDA; "onnxruntime", graphs built from the weights, on the CPU (extra `onnx`); "auto", the
+                fastest here that is exact enough: "compiled" in bf16 on CUDA, "onnxruntime" in fp32 on a CPU that has it, else
+                "torch".
             precision: of the weights: "fp32" (the default), "int8" or "int4" in "onnxruntime"; "fp32" or "bf16" in the others, by
                 default the model's own, else a copy of the transformers' weights.
             cache_dir: where graphs are kept; by default under `HF_HOME`.

@@ -26,7 +26,9 @@ _IN_MEMORY = 1 << 26
 
 
 @contextlib.contextmanager
-def open_output(path: str | os.PathLike[str], make_folder: bool = False) -> Iterator[IO[bytes]]:
+def open_output(
+    path: str | os.PathLike[str], make_folder: bool = False, draft: str | None = None
+) -> Iterator[IO[bytes]]:
     """A seekable binary file whose content is at `path` once the block has ended without an error.
 
     A regular file is replaced in one step, by a file beside it; symbolic links are followed and stay. A new file's mode
@@ -35,6 +37,8 @@ def open_output(path: str | os.PathLike[str], make_folder: bool = False) -> Iter
     Args:
         path: the file; `-` is standard output.
         make_folder: make the folder where it is missing.
+        draft: the regular file's name until it is whole; what a killed process has left under it is written over. By default a
+            new one.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -46,7 +50,7 @@ def open_output(path: str | os.PathLike[str], make_folder: bool = False) -> Iter
             opened: Any = _standard_output()
         else:
             place = _place(path)
-            opened = _replaced(place, make_folder) if _is_replaceable(place) else _in_place(place)
+            opened = _replaced(place, make_folder, draft) if _is_replaceable(place) else _in_place(place)
         with opened as file:
             yield file
 
@@ -117,14 +121,15 @@ def _check_replaceable(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _replaced(place: Path, make_folder: bool) -> Iterator[IO[bytes]]:
+def _replaced(place: Path, make_folder: bool, name: str | None) -> Iterator[IO[bytes]]:
     """A file beside `place` that takes its name at the end, and vanishes when something fails."""
     if make_folder:
         place.parent.mkdir(parents=True, exist_ok=True)
     _check_replaceable(place)
-    draft = place.parent / f".{secrets.token_hex(8)}.part"
+    draft = place.parent / (name or f".{secrets.token_hex(8)}.part")
+    how = os.O_TRUNC if name else os.O_EXCL
     # not `tempfile`, whose files are for their owner alone: here the umask decides
-    handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    handle = os.open(draft, os.O_RDWR | os.O_CREAT | how | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "w+b") as file:
             yield file

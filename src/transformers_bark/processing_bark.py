@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import glob
-import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +16,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from . import audio_files, hub, output_files, vocabulary
+from . import audio_files, hub, input_files, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
 from .unknown_text import known_text, says_something
-from .voices import KEYS, VoicePreset
+from .voices import KEYS, VoicePreset, load_array
 
 _VOICES_FILE = "speaker_embeddings_path.json"
 _VOICES_FOLDER = "speaker_embeddings"
@@ -73,7 +72,7 @@ class BarkProcessor(ProcessorMixin):
                 for the tokenizer, the voice list and the voices.
 
         Raises:
-            ValueError: a damaged voice list or generation config.
+            ValueError: no tokenizer, or a damaged tokenizer, voice list or generation config.
         """
         source = str(pretrained_processor_name_or_path)
         options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
@@ -83,7 +82,10 @@ class BarkProcessor(ProcessorMixin):
             if voices is not None:
                 # the list may name the repository that it was copied from; what is being loaded counts
                 voices = {**voices, _REPOSITORY: source}
-        processor = cls(AutoTokenizer.from_pretrained(source, **kwargs), voices)
+        with input_files.errors_name_files(source, "tokenizer*.json", "special_tokens_map.json", "config.json"):
+            tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+        check_tokenizer(tokenizer, source)
+        processor = cls(tokenizer, voices)
         processor._hub_options = options
         generation = _read_json(source, _GENERATION_FILE, options)
         if generation is not None and "semantic_config" in generation:
@@ -223,17 +225,19 @@ class BarkProcessor(ProcessorMixin):
                 f"`voice_preset` must be a name, a path, a mapping or a VoicePreset, got {type(voice).__name__}"
             )
         name = os.fspath(voice)
-        if name in self.available_voice_presets:
-            return self._load_named(name)
+        if not isinstance(name, str):
+            raise TypeError(f"`voice_preset` must be a name or a path of characters, got {name!r}")
+        listed = self.available_voice_presets
+        same = [name] if name in listed else [one for one in listed if one.casefold() == name.casefold()]
+        if len(same) == 1:
+            return self._load_named(same[0])
         for path in (Path(name), Path(f"{name}.npz")):
             if path.suffix in (".npz", ".safetensors") and path.is_file():
                 return VoicePreset.load(path)
-        near = difflib.get_close_matches(name, self.available_voice_presets, 3, 0.4)
-        hint = (
-            f"; did you mean {' or '.join(near)}?"
-            if near
-            else f"; {len(self.available_voice_presets)} voices are listed"
-        )
+        if Path(name).suffix in (".npz", ".safetensors"):
+            raise ValueError(f"voice preset {name!r}: there is no such file")
+        near = difflib.get_close_matches(name, listed, 3, 0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; {len(listed)} voices are listed"
         raise ValueError(f"voice preset {name!r} is neither a listed voice nor an .npz or .safetensors file{hint}")
 
     def _load_named(self, name: str) -> VoicePreset:
@@ -247,9 +251,7 @@ class BarkProcessor(ProcessorMixin):
             missing = [key for key in KEYS if not isinstance(entry.get(key), str)]
             if missing:
                 raise ValueError(f"its entry lacks {', '.join(missing)}")
-            return VoicePreset.from_arrays(
-                {key: np.load(self._fetch_voice_file(entry[key]), allow_pickle=False) for key in KEYS}
-            )
+            return VoicePreset.from_arrays({key: load_array(self._fetch_voice_file(entry[key])) for key in KEYS})
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"voice preset {name!r}: {error}") from error
 
@@ -364,6 +366,16 @@ class BarkProcessor(ProcessorMixin):
         audio_files.write_audio(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
 
 
+def check_tokenizer(tokenizer: Any, source: str) -> None:
+    """Refuses the tokenizer that Transformers makes up, of special tokens alone, where there are no files of one.
+
+    Raises:
+        ValueError: it names `source`.
+    """
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ValueError(f"no tokenizer in {source}")
+
+
 def _as_texts(text: Any) -> list[str]:
     """One text or several -> a list; refuses what is no text.
 
@@ -418,15 +430,7 @@ def _read_json(source: str, file: str, options: Mapping[str, Any]) -> dict[str, 
         ValueError: the file holds something else.
     """
     path = _fetch(source, file, options)
-    if path is None:
-        return None
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} of {source} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} of {source} must hold an object, got {type(content).__name__}")
-    return content
+    return None if path is None else input_files.read_json(path)
 
 
 def _save_voice(voice: VoicePreset, folder: Path, stem: str, voice_format: str) -> Any:
@@ -437,7 +441,7 @@ def _save_voice(voice: VoicePreset, folder: Path, stem: str, voice_format: str) 
     entry = {key: f"{stem}_{key}.npy" for key in KEYS}
     for key, part in voice.as_dict().items():
         with output_files.open_output(folder / entry[key], make_folder=True) as file:
-            np.save(file, part.cpu().numpy(), allow_pickle=False)
+            np.save(file, part.cpu().numpy().astype(np.int32), allow_pickle=False)  # half of int64, and as exact
     return entry
 
 

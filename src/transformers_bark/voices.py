@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from . import output_files, vocabulary
+from . import input_files, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
 
 KEYS = ("semantic_prompt", "coarse_prompt", "fine_prompt")
@@ -39,11 +40,13 @@ class VoicePreset:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> VoicePreset:
-        """A voice from a mapping with the three keys; arrays or tensors of any integer type and memory order.
+        """A voice from a mapping with the three keys, in capitals or not; arrays or tensors of any integer type and memory order.
 
         Raises:
             ValueError: a missing key, a wrong rank, an empty or negative part, something else than whole numbers.
         """
+        names = {name.lower(): name for name in arrays if isinstance(name, str)}
+        arrays = {key: arrays[key if key in arrays else names[key]] for key in KEYS if key in names}
         missing = [key for key in KEYS if key not in arrays]
         if missing:
             raise ValueError(f"voice preset lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
@@ -62,15 +65,16 @@ class VoicePreset:
             raise FileNotFoundError(f"voice preset {path} does not exist")
         try:
             if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as file:
-                    arrays: Mapping[str, Any] = {key: file[key] for key in file.files if key in KEYS}
+                arrays: Mapping[str, Any] = _load_npz(path)
             elif path.suffix == ".safetensors":
+                input_files.check_file(path)
                 arrays = safetensors.torch.load_file(path)
             else:
                 raise ValueError(f"expected an .npz or .safetensors file, got {path.suffix or 'no ending'!r}")
             return cls.from_arrays(arrays)
         except (ValueError, OSError, EOFError, KeyError, safetensors.SafetensorError) as error:
-            raise ValueError(f"voice preset {path}: {error}") from error
+            reason = str(error).removeprefix(f"{path} ")
+            raise ValueError(f"voice preset {path}: {reason}") from error
         except Exception as error:  # zipfile and numpy raise errors of their own kinds on damaged files
             raise ValueError(f"voice preset {path} cannot be read: {error}") from error
 
@@ -138,12 +142,51 @@ class VoicePreset:
                 f"`coarse_prompt` has {coarse.shape[1]} frames and `fine_prompt` {fine.shape[1]}; they must be equal"
             )
         ratio = vocabulary.semantic_to_coarse_ratio(config.semantic_config, stage) / stage.n_coarse_codebooks
-        if round(coarse.shape[1] / len(semantic), 1) != round(ratio, 1):
+        # a short voice is off by what its last frame is cut by
+        is_near = abs(coarse.shape[1] - ratio * len(semantic)) <= 1
+        if not is_near and round(coarse.shape[1] / len(semantic), 1) != round(ratio, 1):
             raise ValueError(
                 f"`coarse_prompt` has {coarse.shape[1]} frames for {len(semantic)} semantic tokens, expected about "
                 f"{len(semantic) * ratio:.0f}"
             )
         return self
+
+
+def load_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array of an `.npy` file.
+
+    Raises:
+        ValueError: another kind of file, a damaged one, or one of Python objects, which are never loaded.
+    """
+    input_files.check_file(path)
+    with Path(path).open("rb") as file:
+        return _read_array(file, str(path))
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    """The parts of a voice in an `.npz` file."""
+    input_files.check_file(path)
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .npz file, or is cut short")
+    with zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy").lower(): name for name in archive.namelist()}
+        arrays = {}
+        for key in KEYS:
+            if key in names:
+                with archive.open(names[key]) as file:
+                    arrays[key] = _read_array(file, key)
+        return arrays
+
+
+def _read_array(file: IO[bytes], name: str) -> np.ndarray:
+    try:
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        if "allow_pickle" in str(error):  # numpy's advice is to load them all the same
+            raise ValueError(f"{name} holds Python objects, which are never loaded") from error
+        raise ValueError(f"{name} is no array of numpy's format, or is damaged: {error}") from error
+    except Exception as error:  # damaged headers and streams raise whatever reads them raises
+        raise ValueError(f"{name} is damaged: {error}") from error
 
 
 def _as_tensor(name: str, value: Any) -> Tensor:

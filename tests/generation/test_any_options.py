@@ -146,9 +146,7 @@ def test_any_field_of_a_config_is_an_answer_or_an_error_that_names_it(stage: str
 
 @FEW
 @given(chosen=st.sets(st.sampled_from(sorted(GOOD)), max_size=4), data=st.data())
-def test_any_good_values_speak_alike_alone_and_in_a_batch(
-    short: BarkModel, chosen: set[str], data: st.DataObject
-) -> None:
+def test_any_good_values_speak_alike_alone_and_in_a_batch(chosen: set[str], data: st.DataObject) -> None:
     options = {name: data.draw(GOOD[name], label=name) for name in sorted(chosen)}
     options = {"do_sample": True, **options}
     together = speak(short(), inputs(), seed=[1, 2], **options)

@@ -159,6 +159,12 @@ def test_a_generation_is_a_voice(model: BarkModel) -> None:
     assert not torch.equal(again.semantic_tokens[0], speak(model, row(batch(), 0)).semantic_tokens[0])
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_a_short_generation_is_a_voice_too(model: BarkModel, count: int) -> None:
+    output = speak(model, row(batch(), 0), seed=1, allow_early_stop=False, max_new_tokens=count)
+    output.voice_preset().check(model.generation_config)
+
+
 def test_progress_is_reported_in_order(model: BarkModel, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[StageProgress] = []
     model.generate(**batch(), stage_callback=seen.append)

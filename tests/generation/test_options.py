@@ -299,7 +299,7 @@ def test_sub_models_take_the_options_without_a_prefix(model: BarkModel) -> None:
 
 
 class After(StoppingCriteria):
-    """Stops each row once its tokens reach a sum of its own; a plain list of calls is kept."""
+    """Stops a row once the sum of its ids reaches a number."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -449,7 +449,7 @@ def test_a_plain_generation_config_sets_options(model: BarkModel) -> None:
     assert max(map(len, part.semantic_tokens)) == 6
     with pytest.raises(TypeError, match="generation_config.*int"):
         speak(model, batch(), generation_config=3)
-    with pytest.raises(TypeError, match="num_beams.*no beams"):
+    with pytest.raises(ValueError, match="generation_config.num_beams.*no beams"):
         speak(model, batch(), generation_config=GenerationConfig(num_beams=2))
     with pytest.raises(ValueError, match="max_new_tokens.*1000"):
         speak(model, batch(), generation_config=GenerationConfig(max_new_tokens=1000))
@@ -580,16 +580,17 @@ def test_weights_that_are_not_numbers_are_an_error(
 ) -> None:
     monkeypatch.setattr("torch.compile", lambda function, **kwargs: function)
     model = tiny_model(seed=1).set_engine(engine)
-    weight = next(part for part in getattr(model, stage).parameters() if part.ndim > 1)
     with torch.no_grad():
         list(getattr(model, stage).parameters())[-1 if stage == "codec_model" else 2].fill_(torch.nan)
-    assert weight.ndim > 1
     name = {"codec_model": "codec"}.get(stage, stage.split("_")[0])
     options = {"do_sample": do_sample, "fine_do_sample": do_sample, "seed": 1, "min_eos_p": None}
     with pytest.raises(ValueError, match=f"{name}.*not numbers"):
         speak(model, batch(), **options)
     with pytest.raises(ValueError, match=f"{name}.*not numbers"):
         list(model.generate_stream(**row(batch(), 1), **options))
+    if stage == "codec_model":
+        with pytest.raises(ValueError, match="codec.*not numbers"):
+            model.codec_decode(torch.zeros(1, 4, 10, dtype=torch.long))
 
 
 @pytest.mark.parametrize("temperature", [1e-37, 1e-46, 5e-324, 1e-20])

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from tests.tiny import tiny_model, tiny_voice
 from transformers_bark import codec, vocabulary
 from transformers_bark.engines import TorchCausal
-from transformers_bark.generation import coarse
+from transformers_bark.generation import coarse, sampling
 from transformers_bark.generation.cache import InPlaceCache
 from transformers_bark.generation.fine import plan_windows
 from transformers_bark.generation.options import SamplingOptions, coarse_options
@@ -152,3 +152,24 @@ def test_long_codes_are_decoded_in_pieces_to_the_same_audio(monkeypatch: pytest.
     monkeypatch.setattr(model.config, "use_causal_conv", False)  # looks ahead: neither to be cut nor to be filled up
     assert torch.allclose(codec.decode(model, [codes])[0], whole, atol=1e-5)
     assert lengths[4:] == [len(whole)]
+
+
+def test_uniforms_that_lie_on_a_device_are_those_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows leave, come back and change places; blocks end in between."""
+    monkeypatch.setattr(sampling, "AHEAD", 3)
+    there, here = (Draws.from_seed([1, 2, 3], 3) for _ in range(2))
+    for rows in ([0, 1, 2], [0, 1, 2], [0, 2], [2], [2], [2], [2], [1, 0], [0, 1, 2], [0, 1, 2], [1]):
+        for stage in ("semantic", "coarse"):
+            drawn = there.next_uniforms(stage, rows, torch.device("cpu"))
+            assert torch.equal(drawn, torch.cat([here.uniforms(stage, row, 1) for row in rows]))
+
+
+def test_rows_decoded_together_sound_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does: rows of unlike length, one without frames, in groups."""
+    monkeypatch.setattr(codec, "ROWS", 3)
+    model = tiny_model().codec_model
+    rows = [torch.randint(0, 32, (4, n)) for n in (140, 3, 0, 30, 26)]
+    with torch.no_grad():
+        alone, together = codec.decode(model, rows), codec.decode_together(model, rows)
+    assert [len(row) for row in together] == [600 * n for n in (140, 3, 0, 30, 26)]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, together, strict=True))

@@ -13,22 +13,11 @@ from typing import Any
 import torch
 
 from . import onnx_cache
+from .names import CACHE_PRECISIONS, ENGINES, PRECISIONS
 from .torch_engine import TorchCausal, TorchFine
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {
-    "auto": ("fp32", "bf16", "int8", "int4"),
-    "torch": ("fp32", "bf16"),
-    "compiled": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "int8", "int4"),
-}
-"""Precisions of the weights that each engine has; `auto` is the fastest here that is exact enough."""
-
-CACHE_PRECISIONS = {"auto": ("fp32", "int8"), "torch": (), "compiled": (), "onnxruntime": ("fp32", "int8")}
-"""Precisions of keys and values that can be chosen; those of PyTorch's engines are those of the weights."""
-
-ENGINES = tuple(PRECISIONS)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -72,14 +61,14 @@ class EngineChoice:
         return self.name == "auto" and not (self.precision or self.cache_precision)
 
     def for_device(self, device: torch.device) -> EngineChoice:
-        """`auto` decided: ONNX Runtime on a CPU that has it, a compiled step in bf16 on CUDA, else PyTorch.
+        """`auto` decided: ONNX Runtime on a CPU that has it, a recorded step in bf16 on CUDA, else PyTorch.
 
         Raises:
             ValueError: a precision that the engine decided on does not have.
         """
         if self.name != "auto":
             return self
-        if device.type == "cuda" and importlib.util.find_spec("triton"):
+        if device.type == "cuda":
             own = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
             return replace(self, name="compiled", precision=self.precision or own)
         has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))

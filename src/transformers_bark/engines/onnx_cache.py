@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +64,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     draft = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="building-"))
+        draft = _make_folder(folder.parent, "building")
         yield draft
         if read_report(folder) is None:  # else another process was faster
             _remove(folder)
@@ -79,10 +79,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def _make_folder(parent: Path, name: str) -> Path:
+    """A new folder. Not by `tempfile`, whose folders are for their owner alone: a cache may be shared."""
+    folder = parent / f"{name}-{secrets.token_hex(8)}"
+    folder.mkdir()
+    return folder
+
+
 def _remove(folder: Path) -> None:
     """Moves a damaged folder away before it is removed: another process may be looking at it."""
     if folder.exists():
-        away = Path(tempfile.mkdtemp(dir=folder.parent, prefix="damaged-"))
+        away = _make_folder(folder.parent, "damaged")
         folder.rename(away / folder.name)
         shutil.rmtree(away, ignore_errors=True)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import vocabulary
-from .engine import CausalEngine, Foresight, Uncached
+from .engine import Foresight, causal_engine
 from .options import CoarseOptions
 from .processors import TokenRules, among, check_numbers
 from .progress import Advance, ignore
@@ -132,8 +134,8 @@ class _Turns:
         codes, values = self.draws.next_tokens("coarse", owners, logits, self.options, ahead)
         return codes + first, values
 
-    def foresee(self, turn: int, count: int, owners: Sequence[int], made: Tensor | None) -> Foresight | None:
-        """From the step on that gives the logits of `turn`, of `count` turns in all; None for rules that must not be asked twice."""
+    def foresee(self, turn: int, n_turns: int, owners: Sequence[int], made: Tensor | None) -> Foresight | None:
+        """From the step on that gives the logits of `turn`, of so many in all; None for rules that must not be asked twice."""
         if self.rules is not None and not self.rules.is_pure:
             return None
         proposed: list[int] = []
@@ -144,7 +146,7 @@ class _Turns:
             proposed.append(int(self.choose(turn + ahead, owners, logits, past, ahead)[0]))
             return proposed[-1]
 
-        return Foresight(count - turn - 1, lambda ahead: self.span(turn + ahead), choose)
+        return Foresight(n_turns - turn - 1, lambda ahead: self.span(turn + ahead), choose)
 
     def stopped(self, made: Tensor | None) -> list[int]:
         """Places of the rows that a criterion ends."""
@@ -152,48 +154,62 @@ class _Turns:
         return [] if stops is None else stops.nonzero()[:, 0].tolist()
 
 
-@dataclass
 class _Progress:
     """The next windows of rows that stand at the same token, while they are made.
 
     Args:
-        counts: tokens that each row still takes part in; a criterion makes it less.
-        active: places of the rows that do so now.
-        made: tokens of each row since its last window. They stay on the device: to look at them is to wait for it.
-        values: see `_Turns.choose`, one tensor a turn since then.
+        rows: in the order of the batch.
+        counts: tokens that each row takes part in; a criterion makes it less.
     """
 
-    rows: Sequence[_Row]
-    counts: list[int]
-    active: list[int]
-    made: list[list[Tensor]]
-    values: list[Tensor]
+    def __init__(self, rows: Sequence[_Row], counts: list[int]) -> None:
+        self.rows, self.counts = rows, counts
+        self.active = list(range(len(rows)))
+        # since the last window: the tokens of each row, and active places, tokens and values (see `_Turns.choose`) of each turn.
+        # They stay on the device: to look at them is to wait for it
+        self.n_made = [0] * len(rows)
+        self.taken: list[tuple[list[int], Tensor, Tensor]] = []
 
     @property
     def owners(self) -> list[int]:
+        """The places of the active rows in the whole batch."""
         return [self.rows[place].index for place in self.active]
 
+    def leave(self, turn: int) -> list[int] | None:
+        """Lets finished rows leave: the places of those that go on, None where all do."""
+        going = [place for place, index in enumerate(self.active) if self.counts[index] > turn]
+        if len(going) == len(self.active):
+            return None
+        self.active = [self.active[place] for place in going]
+        return going
+
     def take(self, chosen: Tensor, values: Tensor) -> None:
-        for place, token in zip(self.active, chosen, strict=True):
-            self.made[place].append(token)
-        self.values.append(values)
+        self.taken.append((self.active, chosen, values))
+        for place in self.active:
+            self.n_made[place] += 1
 
     def end_soon(self, places: Sequence[int], turn: int, n_codebooks: int) -> None:
         """Ends active rows with the frame that they are in."""
         for index in [self.active[place] for place in places]:
             row = self.rows[index]
-            n_done = row.n_done + len(self.made[index])
+            n_done = row.n_done + self.n_made[index]
             row.n_tokens = min(row.n_tokens, -(-n_done // n_codebooks) * n_codebooks)
             self.counts[index] = min(self.counts[index], turn + row.n_tokens - n_done)
 
     def give(self, has_rules: bool) -> None:
         """Gives each row what has been made of it since the last time."""
-        check_numbers(torch.cat(self.values).tolist() if self.values else [], "the coarse stage's logits", has_rules)
-        for row, tokens in zip(self.rows, self.made, strict=True):
-            row.coarse = torch.cat([row.coarse, *(token[None] for token in tokens)])
-            row.n_done += len(tokens)
-            tokens.clear()
-        self.values.clear()
+        values = [part for _, _, part in self.taken]
+        check_numbers(torch.cat(values).tolist() if values else [], "the coarse stage's logits", has_rules)
+        parts = [[row.coarse] for row in self.rows]
+        for active, turns in groupby(self.taken, key=itemgetter(0)):
+            tokens = torch.stack([chosen for _, chosen, _ in turns], dim=1)  # a tensor a row, not one a token
+            for place, new in zip(active, tokens, strict=True):
+                parts[place].append(new)
+        for row, part, n_made in zip(self.rows, parts, self.n_made, strict=True):
+            row.coarse = torch.cat(part)
+            row.n_done += n_made
+        self.n_made = [0] * len(self.rows)
+        self.taken.clear()
 
 
 def _windows(
@@ -203,38 +219,31 @@ def _windows(
 
     All rows stand at the same token, so they share their codebook's turn.
     """
-    options, embed = turns.options, model.get_input_embeddings()
+    options, embed, engine = turns.options, model.get_input_embeddings(), causal_engine(model, turns.options)
     length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
-    counts = [min(length, row.n_tokens - row.n_done) for row in rows]
-    state_of = _Progress(rows, counts, list(range(len(rows))), [[] for _ in rows], [])
-    engine: CausalEngine = Uncached(model) if options.use_cache is False else model.engine
-    prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
+    progress = _Progress(rows, [min(length, row.n_tokens - row.n_done) for row in rows])
     made = None if turns.rules is None else torch.stack([row.made for row in rows])
-    logits, state = engine.prefill(prompts, max(counts), turns.span(0))
-    chosen, values = turns.choose(0, state_of.owners, logits, made)
-    turn = 0
-    while True:
-        turn += 1
-        state_of.take(chosen, values)
+    prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
+    logits, state = engine.prefill(prompts, max(progress.counts), turns.span(0))
+    for turn in count(1):
+        chosen, values = turns.choose(turn - 1, progress.owners, logits, made)
+        progress.take(chosen, values)
         advance(1)
         if made is not None:
             made = torch.cat([made, chosen[:, None]], dim=1)
-            state_of.end_soon(turns.stopped(made), turn, config.n_coarse_codebooks)
-        is_last = turn >= max(counts)
+            progress.end_soon(turns.stopped(made), turn, config.n_coarse_codebooks)
+        is_last = turn >= max(progress.counts)
         if turn % options.sliding_window_len == 0 or is_last:
-            state_of.give(turns.rules is not None)
+            progress.give(turns.rules is not None)
             yield
         if is_last:
             return
-        going = [place for place, index in enumerate(state_of.active) if counts[index] > turn]
-        if len(going) < len(state_of.active):
+        if (going := progress.leave(turn)) is not None:
             state, chosen = engine.keep_rows(state, going), chosen[going]
             made = None if made is None else made[going]
-            state_of.active = [state_of.active[place] for place in going]
-        active, owners = state_of.active, state_of.owners
-        foresight = turns.foresee(turn, counts[active[0]], owners, made) if len(active) == 1 else None
+        left = progress.counts[progress.active[0]]
+        foresight = turns.foresee(turn, left, progress.owners, made) if len(progress.active) == 1 else None
         logits, state = engine.step(state, chosen, turns.span(turn), foresight)
-        chosen, values = turns.choose(turn, owners, logits, made)
 
 
 def count_tokens(semantic: Sequence[Tensor], semantic_config: Any, coarse_config: Any) -> int:

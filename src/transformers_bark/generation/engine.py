@@ -90,6 +90,11 @@ class Uncached:
         return [state[row] for row in rows]
 
 
+def causal_engine(model: Any, options: Any) -> CausalEngine:
+    """What runs a causal model under the options of its stage."""
+    return Uncached(model) if options.use_cache is False else model.engine
+
+
 class FineEngine(Protocol):
     """Runs a model that looks both ways."""
 

@@ -337,11 +337,16 @@ def _why_not(name: str, stage: str) -> str:
 
 
 def config_options(config: GenerationConfig) -> dict[str, Any]:
-    """What a whole generation config says beside its stages, as a caller would give it: its defaults say nothing."""
+    """What a whole generation config says beside its stages, as a caller would give it: its defaults say nothing.
+
+    Raises:
+        ValueError: a field that cannot act, with the reason.
+    """
     said = {}
     for name, value in vars(config).items():
-        known = name in _PLAIN or name in REASONS or name in ("num_return_sequences", "pad_token_id")
-        if known and not _is_default(name, value):
+        if _is_default(name, value) or _is_left_out(name, name, value, "generation_config."):
+            continue
+        if name in _PLAIN or name == "num_return_sequences":
             said[name] = value
     return said
 

@@ -68,7 +68,7 @@ def choose(probs: Tensor, uniforms: Tensor) -> Tensor:
     if probs.device.type == "mps":  # no float64 there
         return choose(probs.cpu(), uniforms.cpu()).to(probs.device)
     cumulative = probs.double().cumsum(-1)
-    target = uniforms.to(cumulative.device, torch.float64)[..., None] * cumulative[..., -1:]
+    target = uniforms.to(cumulative.device, torch.float64, non_blocking=True)[..., None] * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp_max(probs.shape[-1] - 1)
 
 
@@ -80,6 +80,20 @@ def race(probs: Tensor, waits: Tensor) -> Tensor:
     would say is nearly always what the exact one says.
     """
     return (waits / probs).argmin(-1)
+
+
+AHEAD = 64
+"""Uniforms of a row that are sent to a device at once."""
+
+
+@dataclass
+class _Block:
+    """Uniforms of some rows: here [row, AHEAD], there (on the device) [AHEAD, row]."""
+
+    rows: tuple[int, ...]
+    here: np.ndarray
+    there: Tensor
+    n_used: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,10 @@ class Draws:
     generators: dict[tuple[str, int], np.random.Generator] = field(default_factory=dict)
     foreseen: dict[tuple[str, int], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     """Waits that were looked at before their turn, by stage and row."""
+    blocks: dict[str, _Block] = field(default_factory=dict)
+    """Uniforms of each stage that lie on a device already."""
+    unused: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    """Uniforms that were on a device when other rows took their turn, by stage and row."""
     copies: int = 1
     """Rows in a line that are sequences of one text."""
 
@@ -129,6 +147,31 @@ class Draws:
         """The next `count` draws in [0, 1) of a row, float64 [count], on the CPU."""
         return torch.from_numpy(self._generator(stage, row).random(count))
 
+    def next_uniforms(self, stage: str, rows: Sequence[int], device: torch.device) -> Tensor:
+        """The next draw in [0, 1) of each row, float64 [row], on a device.
+
+        They go there many at a time: to send one a step is to wait for the device at every step. A row's draws are those of
+        `uniforms`, in the same order.
+        """
+        block = self.blocks.get(stage)
+        if block is None or block.rows != tuple(rows) or block.n_used == AHEAD:
+            block = self.blocks[stage] = self._fill_block(stage, tuple(rows), device)
+        block.n_used += 1
+        return block.there[block.n_used - 1]
+
+    def _fill_block(self, stage: str, rows: tuple[int, ...], device: torch.device) -> _Block:
+        before = self.blocks.get(stage)
+        if before is not None:
+            for row, numbers in zip(before.rows, before.here, strict=True):
+                self.unused[stage, row] = numbers[before.n_used :]
+        here = np.empty((len(rows), AHEAD))
+        for numbers, row in zip(here, rows, strict=True):
+            left = self.unused.pop((stage, row), here[:0, 0])
+            numbers[: len(left)] = left
+            numbers[len(left) :] = self._generator(stage, row).random(AHEAD - len(left))
+        there = torch.from_numpy(np.ascontiguousarray(here.T)).to(device, non_blocking=True)
+        return _Block(rows, here, there)
+
     def next_tokens(
         self, stage: str, rows: Sequence[int], logits: Tensor, options: SamplingOptions, ahead: int | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -148,7 +191,7 @@ class Draws:
         With `ahead`, what would be chosen of `probs` after so many other choices; nothing is used up.
         """
         if probs.device.type != "cpu":  # a number for every token would have to be copied there
-            return choose(probs, torch.cat([self.uniforms(stage, row, 1) for row in rows]))
+            return choose(probs, self.next_uniforms(stage, rows, probs.device))
         return race(probs, torch.stack([self._waits(stage, row, probs.shape[-1], ahead) for row in rows]))
 
     def _waits(self, stage: str, row: int, count: int, ahead: int | None) -> Tensor:

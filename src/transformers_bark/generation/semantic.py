@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import vocabulary
-from .engine import CausalEngine, Foresight, Uncached
+from .engine import Foresight, causal_engine
 from .options import SemanticOptions
 from .processors import TokenRules, among, check_numbers
 from .progress import Advance, ignore
@@ -85,7 +85,7 @@ def generate_semantic(
     _check_text(text, model, config)
     limit = check_options(model, config, options)
     prompt = _prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
-    engine: CausalEngine = Uncached(model) if options.use_cache is False else model.engine
+    engine = causal_engine(model, options)
     chooser = _Chooser.of(model, config, options, draws)
     logits, state = engine.prefill(list(prompt), limit)
     rows = list(range(len(prompt)))

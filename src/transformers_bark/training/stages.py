@@ -235,6 +235,7 @@ def train_semantic(recipe: Recipe) -> None:
         default_voice=recipe.default_voice(),
     )
     _train(recipe, "semantic", wrapped, rows, targets, seconds=1.5)
+    model.config.alignment_heads = settings["guided"] or None
     model.save_pretrained(recipe.done("semantic"))
 
 
@@ -315,7 +316,10 @@ def export(recipe: Recipe) -> None:
     path = draft / "config.json"
     output_files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"})
     tokenizer = AutoTokenizer.from_pretrained(recipe.done("text_tokenizer"))
-    BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft, voice_format="npz")
+    BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft)
+    for file in ("tokenizer.json", "generation_config.json"):  # most of both are spaces
+        content = json.loads((draft / file).read_text(encoding="utf-8"))
+        output_files.write_text(draft / file, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
     SemanticTokenizer.load(recipe.done("semantic_tokenizer")).louder(gain).save(draft / SEMANTIC_TOKENIZER)
     shutil.copy(recipe.folder / "NOTICE", draft)
     shutil.rmtree(folder, ignore_errors=True)

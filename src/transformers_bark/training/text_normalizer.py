@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Regex, normalizers
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-_UNITS = ("hundred", "thousand", "million", "billion", "trillion")
+_UNIT = r"\s(?i:hundred|thousand|million|billion|trillion)\b"
 
 
 def text_normalizer(settings: Mapping[str, Any]) -> Any:
@@ -31,14 +31,10 @@ def text_normalizer(settings: Mapping[str, Any]) -> Any:
 
 def _amounts(sign: str, one: str, many: str) -> Iterator[Any]:
     """£1 -> 1 pound, £2.50 -> 2.50 pounds, £3 million -> 3 million pounds, £ -> pounds."""
-    number = rf"{sign}\s?\d[\d.,]*"
-    later = "|".join(rf"\s(?i:{unit})\b" for unit in _UNITS)
-    yield normalizers.Replace(Regex(rf"{sign}\s?1(?![.,]?\d|{later})"), f"1 {one}")
-    for unit in _UNITS:
-        yield normalizers.Replace(Regex(rf"{number}(?<=\d)\s\K(?i:{unit})\b"), f"{unit} {many}")
-    # a replacement cannot repeat what it replaces, but it can be the last digit with something after it
-    for digit in "0123456789":
-        yield normalizers.Replace(Regex(rf"{sign}\s?[\d.,]*\K{digit}(?![.,]?\d|{later})"), f"{digit} {many}")
+    # a replacement cannot repeat what it replaces: \K matches the place behind it alone
+    number = rf"{sign}\s?\d[\d.,]*(?<=\d)"
+    yield normalizers.Replace(Regex(rf"{sign}\s?1\b\K(?![.,]\d|{_UNIT})"), f" {one}")
+    yield normalizers.Replace(Regex(rf"{number}(?:{_UNIT})*\b\K(?![.,]?\d| {one}\b)"), f" {many}")
     yield normalizers.Replace(Regex(rf"{sign}(?=\s?\d)"), " ")
     yield normalizers.Replace(sign, f" {many} ")
 

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config
 
 from transformers_bark import BarkModel, VoicePreset, __version__
-from transformers_bark.cli import _generation_options, build_parser, main
+from transformers_bark.cli import main
+from transformers_bark.cli.say import build_parser
+from transformers_bark.cli.speaking import generation_options
 
 NAME = "v2/en_speaker_0"
 
@@ -201,7 +203,7 @@ def test_a_failure_leaves_the_file_that_was_there(checkpoint: Path, tmp_path: Pa
 
 def test_sampling_options_reach_their_stages() -> None:
     def options(*arguments: str) -> dict[str, object]:
-        return _generation_options(build_parser().parse_args(arguments))
+        return generation_options(build_parser().parse_args(arguments))
 
     assert options() == {}
     assert options("--coarse-temperature", "0.6") == {"coarse_temperature": 0.6, "coarse_do_sample": True}
@@ -220,11 +222,6 @@ def test_greedy_needs_no_seed(checkpoint: Path, tmp_path: Path) -> None:
     for file in files:
         assert main(["hello my dog", "--greedy", "--model", str(checkpoint), "-o", str(file), "--min-eos-p", "1"]) == 0
     assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_long_text_warns(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dog " * 20, "--model", str(checkpoint), "-o", str(tmp_path / "o.wav")]) == 0
-    assert "20.0% is cut" in capsys.readouterr().err
 
 
 def test_version_and_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +252,21 @@ def test_engines_say_the_same_and_graphs_are_built_ahead(
     assert len(torch_audio) == len(onnx_audio) and abs(torch_audio - onnx_audio).max() < 1e-3
     assert main(["hello", "--engine", "torch", "--precision", "int8", "-o", str(tmp_path / "x.wav"), *model]) == 1
     assert "of the engine 'torch' must be one of fp32, bf16" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_importing_ends_quietly(tmp_path: Path) -> None:
+    # a module that is imported on the way interrupts, as Ctrl-C would
+    (tmp_path / "soundfile.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "transformers_bark", "hello"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+
+
+def test_a_dtype_that_the_engine_does_not_obey_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["-o", str(tmp_path / "o.wav"), "--model", str(checkpoint), "--dtype", "bfloat16"]
+    assert main(["hello", "--engine", "onnxruntime", *out]) == 1
+    assert "--dtype bfloat16 is PyTorch's" in capsys.readouterr().err
+    assert main(["hello", *out]) == 0, "auto takes an engine that obeys"

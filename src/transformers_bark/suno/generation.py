@@ -1,34 +1,27 @@
-"""The original library's functions on these models: scripts run with only the import changed.
-
-    from transformers_bark.suno import SAMPLE_RATE, generate_audio, preload_models
-
-Models come from the Hub's `suno/bark` and `suno/bark-small`, stage by stage as `preload_models` is told; `use_model` puts
-any other checkpoint in their place. Arrays in and out are numpy, as in the original. The environment variables
-`SUNO_USE_SMALL_MODELS`, `SUNO_OFFLOAD_CPU` and `SUNO_ENABLE_MPS` are read when a function is called.
-"""
+"""`bark.generation`: the stages, the models that they keep, and what the original's scripts take from that module."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from . import codec
-from .generation.coarse import generate_coarse as _coarse
-from .generation.fine import generate_fine as _fine
-from .generation.options import CoarseOptions, FineOptions, SemanticOptions
-from .generation.progress import Reporter
-from .generation.sampling import Draws
-from .generation.semantic import generate_semantic as _semantic
-from .generation_configuration_bark import BarkGenerationConfig
-from .modeling_bark import BarkModel
-from .processing_bark import BarkProcessor
-from .vocabulary import (
+from .. import codec
+from ..generation.coarse import generate_coarse as _coarse
+from ..generation.fine import generate_fine as _fine
+from ..generation.options import CoarseOptions, FineOptions, SemanticOptions
+from ..generation.progress import Reporter
+from ..generation.sampling import Draws
+from ..generation.semantic import generate_semantic as _semantic
+from ..generation_configuration_bark import BarkGenerationConfig
+from ..modeling_bark import BarkModel
+from ..processing_bark import BarkProcessor
+from ..vocabulary import (
     COARSE_INFER_TOKEN,
     COARSE_RATE_HZ,
     COARSE_SEMANTIC_PAD_TOKEN,
@@ -45,9 +38,9 @@ from .vocabulary import (
     n_coarse_tokens,
     semantic_to_coarse_ratio,
 )
-from .vocabulary import MAX_FINE_INPUT_LENGTH as CONTEXT_WINDOW_SIZE
-from .vocabulary import SEMANTIC_VOCAB_SIZE as SEMANTIC_PAD_TOKEN
-from .voices import VoicePreset
+from ..vocabulary import MAX_FINE_INPUT_LENGTH as CONTEXT_WINDOW_SIZE
+from ..vocabulary import SEMANTIC_VOCAB_SIZE as SEMANTIC_PAD_TOKEN
+from ..voices import VoicePreset
 
 LARGE, SMALL = "suno/bark", "suno/bark-small"
 
@@ -69,6 +62,13 @@ SUPPORTED_LANGS = [
 ALLOWED_PROMPTS = {"announcer"} | {
     f"{prefix}{code}_speaker_{n}" for _, code in SUPPORTED_LANGS for prefix in ("", "v2/") for n in range(10)
 }
+
+_FLAGS = {
+    "USE_SMALL_MODELS": "SUNO_USE_SMALL_MODELS",
+    "GLOBAL_ENABLE_MPS": "SUNO_ENABLE_MPS",
+    "OFFLOAD_CPU": "SUNO_OFFLOAD_CPU",
+}
+"""The original's flags, and the environment variables that set them."""
 
 _PARTS = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics", "codec": "codec_model"}
 """The original's name of each stage, and ours of its model."""
@@ -97,16 +97,62 @@ class _Loaded:
 _loaded = _Loaded()
 
 
+class _Models(MutableMapping[str, Any]):
+    """The loaded models by the original's names: `coarse`, `fine`, `codec`, and `text` with its `model` and `tokenizer`."""
+
+    def __getitem__(self, key: str) -> Any:
+        model = _loaded.stages[key].model
+        return {"model": model, "tokenizer": _processor().tokenizer} if key == "text" else model
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Puts another model of the same sizes in the place of a stage's."""
+        _loaded.stages[key] = replace(_stage(key), model=value["model"] if key == "text" else value)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in _loaded.stages:
+            raise KeyError(key)
+        clean_models(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(_loaded.stages))
+
+    def __len__(self) -> int:
+        return len(_loaded.stages)
+
+
+models = _Models()
+"""What is loaded, as scripts of the original look it up."""
+
+
 def _environment_flag(name: str) -> bool:
     return os.environ.get(name, "False").lower() in ("true", "1", "t")
 
 
-def _device(use_gpu: bool) -> str:
+def __getattr__(name: str) -> bool:
+    """The original's flags, which it reads at import: here the environment as it is now. A script may also set them."""
+    if name not in _FLAGS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _environment_flag(_FLAGS[name])
+
+
+def _flag(name: str) -> bool:
+    """One of `_FLAGS`, as a script has set it here, else as the environment says."""
+    return bool(globals().get(name, _environment_flag(_FLAGS[name])))
+
+
+def _grab_best_device(use_gpu: bool = True) -> str:
+    """cuda, mps (where `SUNO_ENABLE_MPS` allows it) or cpu."""
     if use_gpu and torch.cuda.is_available():
         return "cuda"
-    if use_gpu and torch.backends.mps.is_available() and _environment_flag("SUNO_ENABLE_MPS"):
+    if use_gpu and torch.backends.mps.is_available() and _flag("GLOBAL_ENABLE_MPS"):
         return "mps"
     return "cpu"
+
+
+def _clear_cuda_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize()
 
 
 def use_model(model: BarkModel | str | os.PathLike[str] | None, processor: BarkProcessor | None = None) -> None:
@@ -130,8 +176,7 @@ def clean_models(model_key: str | None = None) -> None:
         _loaded.stages.pop(key, None)
     if model_key in (None, "text"):
         _loaded.processor = None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    _clear_cuda_cache()
 
 
 def preload_models(
@@ -169,8 +214,7 @@ def load_model(
     if model_type not in ("text", "coarse", "fine"):
         raise ValueError(f"`model_type` must be text, coarse or fine, got {model_type!r}")
     _load({model_type: use_small}, {model_type: use_gpu}, force_reload)
-    model = _loaded.stages[model_type].model
-    return {"model": model, "tokenizer": _processor().tokenizer} if model_type == "text" else model
+    return models[model_type]
 
 
 def load_codec_model(use_gpu: bool = True, force_reload: bool = False) -> Any:
@@ -190,13 +234,11 @@ def _load(small: Mapping[str, bool], gpu: Mapping[str, bool], force_reload: bool
         clean_models(stage)
         source = _source(small[stage])
         if source not in opened:
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # some releases of Transformers draw while they load; a seed is for speech
-                opened[source] = BarkModel.from_pretrained(source)
-        device = "cpu" if stage == "codec" and _device(gpu[stage]) == "mps" else _device(gpu[stage])
+            with torch.random.fork_rng(devices=[]):  # some releases draw while they load; a seed is for speech
+                opened[source] = BarkModel.from_pretrained(source).check_weights()
+        device = "cpu" if stage == "codec" and _grab_best_device(gpu[stage]) == "mps" else _grab_best_device(gpu[stage])
         part = getattr(opened[source], _PARTS[stage]).eval()
-        part.to("cpu" if _environment_flag("SUNO_OFFLOAD_CPU") else device)
+        part.to("cpu" if _flag("OFFLOAD_CPU") else device)
         _loaded.stages[stage] = _Stage(part, opened[source].generation_config, source, device)
 
 
@@ -204,7 +246,7 @@ def _source(small: bool) -> str:
     """Folder or name of the checkpoint to load; empty for a model that is loaded already."""
     if isinstance(_loaded.chosen, BarkModel):
         return ""
-    return _loaded.chosen or (SMALL if small or _environment_flag("SUNO_USE_SMALL_MODELS") else LARGE)
+    return _loaded.chosen or (SMALL if small or _flag("USE_SMALL_MODELS") else LARGE)
 
 
 def _stage(name: str) -> _Stage:
@@ -222,7 +264,7 @@ def _running(name: str) -> Iterator[Any]:
     try:
         yield stage.model
     finally:
-        if _environment_flag("SUNO_OFFLOAD_CPU"):
+        if _flag("OFFLOAD_CPU"):
             stage.model.to("cpu")
 
 
@@ -240,6 +282,38 @@ def _voice(history_prompt: Any, config: BarkGenerationConfig) -> VoicePreset | N
         return None if history_prompt is None else VoicePreset.from_arrays(history_prompt).check(config)
     voice = _processor().load_voice(history_prompt)
     return None if voice is None else voice.check(config)
+
+
+def _load_history_prompt(history_prompt_input: Mapping[str, Any] | str) -> dict[str, np.ndarray]:
+    """The three parts of a voice, from a mapping, a name or an `.npz` file.
+
+    Raises:
+        ValueError: there is no such voice, or it lacks a part.
+    """
+    voice = _processor().load_voice(history_prompt_input)
+    if voice is None:
+        raise ValueError("history prompt format unrecognized, got None")
+    return {name: part.cpu().numpy() for name, part in voice.as_dict().items()}
+
+
+def _flatten_codebooks(arr: np.ndarray, offset_size: int | None = CODEBOOK_SIZE) -> np.ndarray:
+    """[codebook, frame] -> [frame * codebook], frame-major; `offset_size` times the codebook's number is added."""
+    if arr.ndim != 2:
+        raise ValueError(f"`arr` must be [codebook, frame], got shape {arr.shape}")
+    shifts = np.arange(len(arr), dtype=arr.dtype)[:, None] * (offset_size or 0)
+    return (arr + shifts).astype(arr.dtype).ravel("F")
+
+
+def _tokenize(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _detokenize(tokenizer: Any, enc_text: Any) -> str:
+    return tokenizer.decode(enc_text)
+
+
+def _normalize_whitespace(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _tokens(name: str, value: Any, dimensions: int, size: int) -> torch.Tensor:
@@ -400,53 +474,6 @@ def _bars(silent: bool) -> bool | None:
     return False if silent else None
 
 
-def text_to_semantic(
-    text: str, history_prompt: Mapping[str, Any] | str | None = None, temp: float = 0.7, silent: bool = False
-) -> np.ndarray:
-    """Text -> semantic tokens, int64 [n]."""
-    return generate_text_semantic(text, history_prompt, temp, silent=silent)
-
-
-def semantic_to_waveform(
-    semantic_tokens: np.ndarray,
-    history_prompt: Mapping[str, Any] | str | None = None,
-    temp: float = 0.7,
-    silent: bool = False,
-    output_full: bool = False,
-) -> Any:
-    """Semantic tokens [n] -> audio, float32 [samples]; with `output_full` (full generation, audio)."""
-    coarse = generate_coarse(semantic_tokens, history_prompt, temp, silent=silent)
-    codes = generate_fine(coarse, history_prompt, temp=0.5)
-    audio = codec_decode(codes)
-    if output_full:
-        return {"semantic_prompt": semantic_tokens, "coarse_prompt": coarse, "fine_prompt": codes}, audio
-    return audio
-
-
-def save_as_prompt(filepath: str, full_generation: Mapping[str, Any]) -> None:
-    """Writes a full generation as an `.npz` voice.
-
-    Raises:
-        ValueError: another ending, or a mapping that is not a full generation.
-    """
-    if not str(filepath).endswith(".npz"):
-        raise ValueError(f"`filepath` must end in .npz, got {str(filepath)!r}")
-    VoicePreset.from_arrays(full_generation).save(filepath)
-
-
-def generate_audio(
-    text: str,
-    history_prompt: Mapping[str, Any] | str | None = None,
-    text_temp: float = 0.7,
-    waveform_temp: float = 0.7,
-    silent: bool = False,
-    output_full: bool = False,
-) -> Any:
-    """Text -> audio, float32 [samples] at `SAMPLE_RATE`; with `output_full` (full generation, audio)."""
-    tokens = text_to_semantic(text, history_prompt, text_temp, silent)
-    return semantic_to_waveform(tokens, history_prompt, waveform_temp, silent, output_full)
-
-
 __all__ = [
     "ALLOWED_PROMPTS",
     "CODEBOOK_SIZE",
@@ -454,6 +481,7 @@ __all__ = [
     "COARSE_RATE_HZ",
     "COARSE_SEMANTIC_PAD_TOKEN",
     "CONTEXT_WINDOW_SIZE",
+    "LARGE",
     "N_COARSE_CODEBOOKS",
     "N_FINE_CODEBOOKS",
     "SAMPLE_RATE",
@@ -461,20 +489,18 @@ __all__ = [
     "SEMANTIC_PAD_TOKEN",
     "SEMANTIC_RATE_HZ",
     "SEMANTIC_VOCAB_SIZE",
+    "SMALL",
     "SUPPORTED_LANGS",
     "TEXT_ENCODING_OFFSET",
     "TEXT_PAD_TOKEN",
     "clean_models",
     "codec_decode",
-    "generate_audio",
     "generate_coarse",
     "generate_fine",
     "generate_text_semantic",
     "load_codec_model",
     "load_model",
+    "models",
     "preload_models",
-    "save_as_prompt",
-    "semantic_to_waveform",
-    "text_to_semantic",
     "use_model",
 ]
