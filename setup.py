@@ -66,14 +66,14 @@ setup(
     packages=find_packages("src"),
     package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
     install_requires=[
-        "accelerate>=1.2",
+        "accelerate>=1.4",
         "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
         "filelock>=3.13",  # there already, with huggingface_hub: one process at a time in a work folder
         "huggingface_hub>=1.3",
         "markdown-it-py>=3",  # there already, with huggingface_hub's command line
         "numpy>=1.26.4",
-        "pysubs2>=1.7",  # subtitles; Python only, needs nothing
-        "regex>=2024.5",  # there already, with transformers
+        "pysubs2>=1.8",  # subtitles; Python only, needs nothing
+        "regex>=2024.5.10",  # there already, with transformers
         "safetensors>=0.6.1",
         "sentencex>=1.0.30",  # sentences of any text that is spoken: 1 MB, wheels everywhere, needs nothing
         "soundfile>=0.12",
