@@ -140,7 +140,8 @@ def test_models_and_pipelines_are_ours_in_every_order(order: str, checkpoint: Pa
         {ORDERS[order]}
         import transformers_bark
         spoken = pipeline("text-to-speech", {str(checkpoint)!r}, device="cpu")
-        print(type(spoken).__module__, type(spoken.model) is transformers_bark.BarkModel is type(AutoModel.from_config(spoken.model.config)))
+        made = AutoModel.from_config(spoken.model.config)
+        print(type(spoken).__module__, type(spoken.model) is transformers_bark.BarkModel is type(made))
     """
     assert run(program).splitlines()[-1] == "transformers_bark.pipeline_bark True"
 
