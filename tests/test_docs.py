@@ -40,8 +40,9 @@ def test_python_blocks_run(
 
 def test_commands_run(checkpoint: Path, tmp_path: Path) -> None:
     block = next(block for block in blocks(ROOT / "README.md", "bash") if "bark-tts" in block)
+    block = re.sub(r'"[^"]*\."', '"hello my dog."', block)  # words that the tiny tokenizer knows
     command = f"{shlex.quote(sys.executable)} -m transformers_bark --model {shlex.quote(str(checkpoint))}"
-    (tmp_path / "story.md").write_text("# One\n\nhello my dog.\n\n# Two\n\nhello cat.\n")
+    (tmp_path / "story.md").write_text("# hello\n\nhello my dog.\n\n# dog\n\nhello cat.\n")
     script = "set -e\n" + block.replace("bark-tts", command)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

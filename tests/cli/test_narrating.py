@@ -106,9 +106,11 @@ def test_standard_output_and_other_formats_take_long_texts(
     aiff, wav = (soundfile.read(tmp_path / name, dtype="int16")[0] for name in ("o.aiff", "o.wav"))
     assert aiff.tolist() == wav.tolist()
     os.mkfifo(tmp_path / "pipe")
-    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
+    with (tmp_path / "read.wav").open("wb") as file:
+        reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=file)
     assert run(checkpoint, TEXT, *more, str(tmp_path / "pipe")) == 0
-    assert reader.communicate()[0] == (tmp_path / "o.wav").read_bytes() and (tmp_path / "pipe").is_fifo()
+    assert reader.wait() == 0 and (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "read.wav").read_bytes() == (tmp_path / "o.wav").read_bytes()
 
 
 def test_the_voice_of_a_long_text_is_kept(checkpoint: Path, tmp_path: Path) -> None:

@@ -143,13 +143,15 @@ def _speak_at_once(
     length = model.generation_config.semantic_config.max_input_semantic_length
     inputs = processor(text, voice_preset=voice, max_length=length, device=model.device)
     before = time.perf_counter()
-    output = model.generate(
-        **inputs,
-        **generation_options(options),
-        seed=options.seed,
-        progress=_progress(options),
-        return_dict_in_generate=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a text that gave no audio, which is an error here
+        output = model.generate(
+            **inputs,
+            **generation_options(options),
+            seed=options.seed,
+            progress=_progress(options),
+            return_dict_in_generate=True,
+        )
     audio = output.audio[0, : int(output.audio_lengths[0])].float().cpu()  # waits for the device
     computed = time.perf_counter() - before
     if not len(audio):
