@@ -45,7 +45,7 @@ slow: $(VENV)/installed-test
 
 # Hides AVX-512, VNNI and AMX from the processes: their libraries then take the kernels of an older processor, at full speed.
 avx2: $(VENV)/installed-test
-	LD_PRELOAD=$$($(BIN)/python -m tests.processors.mask .pytest_cache/mask) $(PYTEST) -n $(WORKERS) $(or $(TESTS),tests/engines tests/test_cli.py tests/test_nano.py)
+	LD_PRELOAD=$$($(BIN)/python -m tests.processors.mask .pytest_cache/mask) $(PYTEST) -n $(WORKERS) $(or $(TESTS),tests/engines tests/cli tests/test_nano.py)
 
 # Goes on where it was stopped; with all releases it writes the table of docs/compatibility.md. COMPAT="--keep --fresh"
 compat: $(VENV)/installed-test

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import json
 import re
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,11 @@ def _graph_keys(model_class: Any, source: str, weights: Path, choice: EngineChoi
             return keys
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
         pass
-    reports = build_graphs(model_class.from_pretrained(source, dtype=torch.float32, **hub), choice, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are an error here
+        model = model_class.from_pretrained(source, dtype=torch.float32, **hub).check_weights()
+    reports = build_graphs(model, choice, weights)
+    del model
     gc.collect()
     return {name: report["key"] for name, report in zip(STACKS, reports, strict=True)}
 
