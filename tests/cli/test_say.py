@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -259,7 +260,13 @@ def test_an_interrupt_while_importing_ends_quietly(tmp_path: Path) -> None:
     (tmp_path / "soundfile.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-m", "transformers_bark", "hello"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+
+    def listen() -> None:  # a shell's background jobs ignore interrupts, and so would what they start
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120, preexec_fn=listen
+    )
     assert done.returncode == 130 and "Traceback" not in done.stderr
 
 
