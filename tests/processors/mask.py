@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ def build_mask(folder: Path) -> Path:
     """The path of the built library, to be named in `LD_PRELOAD`."""
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / "cpuid_mask.so"
-    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # not for the compiler
+    command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
+    subprocess.run(command, check=True, env=environment)
     return library
 
 

@@ -213,7 +213,9 @@ class OnnxFine:
 
         # a window is many tokens at once: arithmetic binds it, not the size of the weights
         build = Build({"int4": "int7"}.get(precision, precision), "fp32", partial(fine_graph, model))
-        sessions, self.report = open_sessions(model, "fine", (build.weights_as,), cache, {"all": build}, check)
+        # one name for one graph, whichever precision asks for it
+        precisions = ({"uint8": "int8"}.get(build.weights_as, build.weights_as),)
+        sessions, self.report = open_sessions(model, "fine", precisions, cache, {"all": build}, check)
         self.session = sessions["all"]
 
     def forward(self, codebook: int, codes: Tensor, first: int = 0) -> Tensor:
