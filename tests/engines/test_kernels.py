@@ -110,8 +110,7 @@ def test_whole_numbers_are_multiplied_exactly_here(precision: str, n_rows: int) 
 
 def test_the_last_way_serves_where_the_others_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_is_exact", lambda way: False)
-    ways = kernels.exact_weights.__wrapped__
-    assert {precision: ways(precision) for precision in ("fp32", "int8", "int7", "int4")} == {
+    assert {precision: kernels.exact_weights(precision) for precision in ("fp32", "int8", "int7", "int4")} == {
         "fp32": "fp32",
         "int8": "uint8",
         "int7": "int7",

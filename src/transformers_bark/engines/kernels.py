@@ -105,13 +105,13 @@ activations in int8 by block, or in fp32.
 """
 
 
-@cache
 def exact_weights(precision: str) -> str:
     """The first of `WEIGHTS` whose products are right here; other precisions have no alternative."""
     ways = WEIGHTS.get(precision, (precision,))
     return next((way for way in ways[:-1] if _is_exact(way)), ways[-1])
 
 
+@cache  # two precisions begin with the same way
 def _is_exact(way: str) -> bool:
     """Whether the largest weights and activations give the right products."""
     from .onnx_session import open_session, require_onnx

@@ -313,6 +313,7 @@ class _Run:
         self._preset = self._speaker.processor.load_voice(self._asked.voice)
         self._loaded: dict[str, VoicePreset] = {}
         self._made_voices: dict[str, VoicePreset | None] = {}
+        self._firsts: dict[str | None, Piece] = {}
         self.made = 0
 
     @property
@@ -397,10 +398,12 @@ class _Run:
 
     def _first(self, piece: Piece) -> Piece:
         """The first piece of a speaker without a voice that is long enough to be one, else the longest."""
-        own = [one for one in self._script if one.voice is None and one.speaker == piece.speaker]
-        seconds = self._speaker.limits.seconds_of
-        long = [one for one in own if seconds(one.text) >= _VOICE_SECONDS]
-        return long[0] if long else max(own, key=lambda one: seconds(one.text))
+        if piece.speaker not in self._firsts:  # looked for once: every piece of a book asks
+            own = [one for one in self._script if one.voice is None and one.speaker == piece.speaker]
+            seconds = self._speaker.limits.seconds_of
+            long = (one for one in own if seconds(one.text) >= _VOICE_SECONDS)
+            self._firsts[piece.speaker] = next(long, None) or max(own, key=lambda one: seconds(one.text))
+        return self._firsts[piece.speaker]
 
     def _made(self, first: Piece) -> VoicePreset | None:
         """The voice of a speaker who has none: the generation of this piece."""
