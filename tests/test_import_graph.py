@@ -18,7 +18,7 @@ LAYERS: dict[str, float] = {
     "configuration_bark": 1,
     "generation_configuration_bark": 2,
     "modeling_layers": 2,
-    "audio_files": 2,
+    "audio_files": 1,
     "unknown_text": 0,
     "codec": 2,
     "hub": 2,

@@ -19,15 +19,10 @@ import numpy as np
 import soundfile
 
 from . import output_files
+from .audio_files import FORMATS
 
-SOUND_FILES = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-}
-"""Formats of libsndfile by ending: its names of container and coding."""
+SOUND_FILES = {ending: FORMATS[ending] for ending in (".wav", ".flac", ".mp3", ".ogg", ".opus")}
+"""Formats of libsndfile that are written as the audio is made, by ending."""
 
 MP4_FILES = (".m4a", ".m4b")
 """Endings of MP4 audio, which PyAV writes (extra `audio`)."""

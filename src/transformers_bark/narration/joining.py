@@ -71,6 +71,14 @@ class Spoken:
         return any(doubt.weight for doubt in self.doubts)
 
 
+def audio_of(spoken: Iterable[Spoken]) -> list[np.ndarray]:
+    """Pieces in their places -> the parts of the whole in order, float32 [samples]: silences and speech."""
+    parts = []
+    for one in spoken:
+        parts += [np.zeros(round(one.silence_before * one.sampling_rate), np.float32), one.audio]
+    return parts
+
+
 def pause_after(piece: Piece) -> float:
     """Seconds of silence behind a piece: as given, else by what ends it."""
     if piece.pause_after is not None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .. import output_files
 from ..audio_streams import AudioStream, Tags, check_ending, open_audio
 from ..voices import VoicePreset
-from .joining import Joiner, Spoken, pause_after
+from .joining import Joiner, Spoken, audio_of, pause_after
 from .limits import Limits
 from .pieces import Piece, Script
 from .readers import read
@@ -237,10 +237,9 @@ class Narration:
 
     def audio(self) -> np.ndarray:
         """The whole, float32 [samples]."""
-        parts = []
-        for spoken in self:
-            parts += [np.zeros(round(spoken.silence_before * spoken.sampling_rate), np.float32), spoken.audio]
-        return np.concatenate([*parts, np.zeros(round(self.final_pause * self._joiner.sampling_rate), np.float32)])
+        return np.concatenate(
+            [*audio_of(self), np.zeros(round(self.final_pause * self._joiner.sampling_rate), np.float32)]
+        )
 
     @property
     def final_pause(self) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .checks import check
-from .joining import Joiner
+from .joining import Joiner, audio_of
 from .limits import Limits
 from .pieces import Piece
 from .readers import read
@@ -38,7 +38,4 @@ def speak(text: str, voice: Any, say: Say, limits: Limits, sampling_rate: int, t
             checked = check(piece.text, audio, sampling_rate, [], token_rate, limits)
             yield piece, Finished(checked.audio, None, checked.doubts, 0, 1)
 
-    parts = []
-    for spoken in Joiner(sampling_rate).join(finished(), script.lead_pause or 0.0):
-        parts += [np.zeros(round(spoken.silence_before * sampling_rate), np.float32), spoken.audio]
-    return np.concatenate(parts)
+    return np.concatenate(audio_of(Joiner(sampling_rate).join(finished(), script.lead_pause or 0.0)))
