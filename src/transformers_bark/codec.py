@@ -39,20 +39,20 @@ def decode(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
     Rows are decoded one by one on a CPU, and together elsewhere, where one is too little work for the device. A causal codec
     never hears what a row is filled up with, behind its end.
     """
-    parameter = next(codec_model.parameters())
-    if parameter.device.type == "cpu" or not codec_model.config.use_causal_conv or torch.is_grad_enabled():
+    if not codec_model.config.use_causal_conv or torch.is_grad_enabled():
         return [_decode_row(codec_model, row) for row in codes]
-    return decode_together(codec_model, codes)
+    on_cpu = next(codec_model.parameters()).device.type == "cpu"
+    return decode_together(codec_model, codes, 1 if on_cpu else ROWS)
 
 
 @torch.no_grad()
-def decode_together(codec_model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
-    """`decode` with a causal codec, `ROWS` rows at a time, those of like length together."""
+def decode_together(codec_model: Any, codes: Sequence[Tensor], n_rows: int = ROWS) -> list[Tensor]:
+    """`decode` with a causal codec, `n_rows` at a time, those of like length together. In pieces, and the last of them filled up."""
     parameter = next(codec_model.parameters())
     audio = [torch.zeros(0, dtype=parameter.dtype, device=parameter.device) for _ in codes]
     order = sorted((row for row, part in enumerate(codes) if part.shape[-1]), key=lambda row: codes[row].shape[-1])
     size = samples_per_frame(codec_model.config)
-    for group in (order[start : start + ROWS] for start in range(0, len(order), ROWS)):
+    for group in (order[start : start + n_rows] for start in range(0, len(order), n_rows)):
         lengths = [codes[row].shape[-1] for row in group]
         longest = -(-max(lengths) // STRIDE) * STRIDE
         filled = torch.stack([_filled(codes[row], longest) for row in group])
@@ -72,18 +72,8 @@ def _decode_row(codec_model: Any, codes: Tensor) -> Tensor:
     parameter = next(codec_model.parameters())
     if not codes.shape[-1]:
         return torch.zeros(0, dtype=parameter.dtype, device=parameter.device)
-    if codec_model.config.use_causal_conv and not torch.is_grad_enabled():
-        return _decode_causal(codec_model, codes)
     latent = codec_model.quantizer.decode(codes[:, None].to(parameter.device))
     return codec_model.decoder(latent.to(parameter.dtype))[0, 0]
-
-
-def _decode_causal(codec_model: Any, codes: Tensor) -> Tensor:
-    """In pieces, and the last of them filled up with its last frame."""
-    decoder, n_frames = StreamDecoder(codec_model), codes.shape[-1]
-    codes = _filled(codes, n_frames + -n_frames % STRIDE)
-    audio = torch.cat([decoder.decode(piece) for piece in codes.split(PIECE, dim=-1)])
-    return audio[: n_frames * samples_per_frame(codec_model.config)]
 
 
 def encode(codec_model: Any, audio: Tensor, n_codebooks: int | None = None) -> Tensor:

@@ -25,7 +25,6 @@ from transformers.utils import cached_file
 from . import input_files, output_files
 from .configuration_bark import BarkConfig
 from .engines import EngineChoice
-from .engines.choice import warn_once
 from .engines.kernels import WEIGHTS, exact_weights
 from .engines.onnx_cache import GRAPH_VERSION, GraphError, read_report
 from .generation_configuration_bark import BarkGenerationConfig
@@ -38,6 +37,17 @@ def find_weights(source: str, **kwargs: Any) -> Path | None:
     """The one safetensors file of a checkpoint, if it has that."""
     found = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False, **kwargs)
     return None if found is None else Path(found)
+
+
+def load_whole(model_class: Any, source: str, **kwargs: Any) -> Any:
+    """A model with all its weights; `kwargs` are those of `from_pretrained`.
+
+    Raises:
+        ValueError: the checkpoint lacks weights: it would make noise.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are an error here
+        return model_class.from_pretrained(source, **kwargs).check_weights()
 
 
 def load_without_blocks(
@@ -73,9 +83,7 @@ def load_without_blocks(
     try:
         keys = _graph_keys(model_class, source, weights, choice, **hub)
     except (GraphError, ImportError) as error:
-        if not choice.may_fall_back:
-            raise
-        warn_once(f"PyTorch speaks in place of ONNX Runtime: {error}")
+        choice.leave_graphs(error)
         return model_class.from_pretrained(source, engine="torch", **hub).eval()
     choice = replace(choice, name="onnxruntime")
     model = _skeleton(model_class, source, **hub)
@@ -100,11 +108,7 @@ def _graph_keys(model_class: Any, source: str, weights: Path, choice: EngineChoi
             return keys
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
         pass
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are an error here
-        model = model_class.from_pretrained(source, dtype=torch.float32, **hub).check_weights()
-    reports = build_graphs(model, choice, weights)
-    del model
+    reports = build_graphs(load_whole(model_class, source, dtype=torch.float32, **hub), choice, weights)
     gc.collect()
     return {name: report["key"] for name, report in zip(STACKS, reports, strict=True)}
 

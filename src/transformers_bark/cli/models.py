@@ -80,7 +80,7 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
     import torch
     from transformers import AutoConfig
 
-    from ..low_memory import find_weights
+    from ..low_memory import find_weights, load_whole
     from ..modeling_bark import BarkModel
 
     config = AutoConfig.from_pretrained(source)
@@ -94,9 +94,7 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
     if chosen.name == "onnxruntime" and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are an error here
-        model = BarkModel.from_pretrained(source, dtype=getattr(torch, dtype)).check_weights()
+    model = load_whole(BarkModel, source, dtype=getattr(torch, dtype))
     return model.to(device).eval().use_engine(choice)
 
 

@@ -55,10 +55,15 @@ class EngineChoice:
         """Folder of the graphs."""
         return Path(self.cache_dir or onnx_cache.CACHE)
 
-    @property
-    def may_fall_back(self) -> bool:
-        """Whether PyTorch may take the place of graphs that cannot be used: nobody has asked for them by name."""
-        return self.name == "auto" and not (self.precision or self.cache_precision)
+    def leave_graphs(self, error: Exception) -> None:
+        """Says that PyTorch takes the place of graphs that cannot be used.
+
+        Raises:
+            the error: somebody has asked for them by name, or for a precision that only they have.
+        """
+        if self.name != "auto" or self.precision or self.cache_precision:
+            raise error
+        warn_once(f"PyTorch speaks in place of ONNX Runtime: {error}")
 
     def for_device(self, device: torch.device) -> EngineChoice:
         """`auto` decided: ONNX Runtime on a CPU that has it, a recorded step in bf16 on CUDA, else PyTorch.
@@ -96,9 +101,7 @@ class EngineChoice:
         try:
             return _in_onnxruntime(model, chosen)
         except (onnx_cache.GraphError, ImportError) as error:
-            if not self.may_fall_back:
-                raise
-            warn_once(f"PyTorch speaks in place of ONNX Runtime: {error}")
+            self.leave_graphs(error)
             return _in_pytorch(model, "torch")
 
 
