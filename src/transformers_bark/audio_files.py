@@ -26,6 +26,9 @@ FORMATS = {
 }
 """Endings, and what libsndfile calls their container and its coding."""
 
+MP4_FILES = (".m4a", ".m4b")
+"""Endings of MP4 audio, which only `audio_streams` writes, by PyAV (extra `audio`)."""
+
 _BLOCK = 1 << 16
 """Samples encoded at a time: libsndfile's Vorbis coder crashes on very long blocks."""
 

@@ -19,13 +19,10 @@ import numpy as np
 import soundfile
 
 from . import output_files
-from .audio_files import FORMATS
+from .audio_files import FORMATS, MP4_FILES
 
 SOUND_FILES = {ending: FORMATS[ending] for ending in (".wav", ".flac", ".mp3", ".ogg", ".opus")}
 """Formats of libsndfile that are written as the audio is made, by ending."""
-
-MP4_FILES = (".m4a", ".m4b")
-"""Endings of MP4 audio, which PyAV writes (extra `audio`)."""
 
 ENDINGS = (*SOUND_FILES, *MP4_FILES)
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from transformers_bark import VoicePreset, audio_streams
-from transformers_bark.cli import main, say
+from transformers_bark.cli import main
 
 NAME = "v2/en_speaker_0"
 TEXT = "hello my dog. the quick cat is cooler. hello you, my dog is cooler than the cat."
@@ -157,5 +157,11 @@ def test_bad_usage_is_one_line(
     assert words in error and error.startswith("bark-tts: ") and error.count("\n") == 1
 
 
-def test_endings_are_those_of_the_audio_streams() -> None:
-    assert say.CHAPTERED == audio_streams.MP4_FILES
+def test_endings_are_those_of_the_audio_streams(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ending in audio_streams.ENDINGS:
+        assert run(checkpoint, TEXT, "--dry-run", "-o", str(tmp_path / f"o{ending}")) == 0, ending
+    with pytest.raises(SystemExit, match="2"):
+        run(checkpoint, TEXT, "--dry-run", "-o", str(tmp_path / "o.xyz"))
+    assert ", ".join(audio_streams.MP4_FILES) in capsys.readouterr().err

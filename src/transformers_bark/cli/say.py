@@ -28,9 +28,6 @@ EXAMPLES = (
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 """Endings of files that can be read."""
 
-CHAPTERED = (".m4a", ".m4b")
-"""Endings of audio files that only a narration writes, as `audio_streams.MP4_FILES` has them."""
-
 
 def build_parser() -> Parser:
     """The arguments, those of the original library's command included."""
@@ -222,11 +219,11 @@ def _resolve_output(parser: Parser, options: argparse.Namespace) -> None:
     if options.output is None:
         default = "speech.wav" if options.old_text is None else "bark_generation.wav"
         options.output = (options.output_dir or Path()) / (options.output_filename or default)
-    if options.output.suffix.lower() not in CHAPTERED:
+    if options.output.suffix.lower() not in audio_files.MP4_FILES:
         try:
             audio_files.audio_format(options.output)
         except ValueError as error:
-            parser.error(f"{error}; or one of {', '.join(CHAPTERED)}")
+            parser.error(f"{error}; or one of {', '.join(audio_files.MP4_FILES)}")
     if options.split is not None and output_files.is_standard_output(options.output):
         parser.error("--split writes several files, which standard output cannot take: give -o FILE")
     _resolve_voice(parser, options)

@@ -99,9 +99,7 @@ def _voice_name(voice: str | None) -> str | None:
 
 def _plain_text(script: Script, options: argparse.Namespace) -> str | None:
     """The text, if it is one generation and nothing more; `None` for a narration."""
-    from ..audio_streams import MP4_FILES
-
-    if options.output.suffix.lower() in MP4_FILES:
+    if options.output.suffix.lower() in audio_files.MP4_FILES:
         return None
     if any(getattr(options, name) not in (None, False) for name in _NARRATED) or options.resume:
         return None

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -98,7 +99,10 @@ class WorkFolder:
             self._lock.release()
             raise
         self.seed: int | None = next((line["seed"] for line in lines if "format" in line), None)
-        self._entries = [line for line in lines if "text" in line and line["model"] == model]
+        self._entries: dict[str, list[dict[str, Any]]] = defaultdict(list)  # by text: a book has thousands
+        for line in lines:
+            if "text" in line and line["model"] == model:
+                self._entries[line["text"]].append(line)
         self._voices = [line for line in lines if "made_voice" in line and line["model"] == model]
         self._used: dict[int, dict[str, Any]] = {}
         for draft in self._pieces.iterdir():  # what a kill has left
@@ -119,7 +123,7 @@ class WorkFolder:
         taken = {id(entry) for other, entry in self._used.items() if other != number}
         alike = [
             entry
-            for entry in reversed(self._entries)
+            for entry in reversed(self._entries[key["text"]])
             if all(entry[name] == value for name, value in key.items())
             and id(entry) not in taken
             and (not entry["doubts"] or not _weight(entry) or entry["takes"] > tries)
@@ -164,7 +168,7 @@ class WorkFolder:
             and [[word.text, round(word.start, 4), round(word.end, 4)] for word in finished.words],
         }
         self._append(entry)
-        self._entries.append(entry)
+        self._entries[request.piece.text].append(entry)
         self._used[number] = entry
 
     def take(self, request: Request) -> Finished:
