@@ -133,6 +133,10 @@ class Run:
     def take(self, result: dict[str, Any]) -> None:
         """Keeps one result at once."""
         self.data["results"].append(result)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Writes what is known as JSON, whole: the run may be stopped at any time."""
         draft = self.output / "results.json.part"
         draft.write_text(json.dumps(self.data, indent=1), encoding="utf-8")
         draft.replace(self.output / "results.json")
@@ -147,8 +151,7 @@ class Run:
 
     def write(self) -> None:
         """Everything that is known, as JSON, tables and pictures."""
-        text = json.dumps(self.data, indent=1)
-        (self.output / "results.json").write_text(text, encoding="utf-8")
+        self._keep()
         (self.output / "report.md").write_text(gpu_report.markdown(self.data, self.folders), encoding="utf-8")
         gpu_report.pictures(self.data, self.output)
 
