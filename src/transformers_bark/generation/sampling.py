@@ -34,7 +34,18 @@ def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     logits = _at_temperature(logits, float(options.temperature or 1.0))
     if options.warpers is not None:
         logits = warp(logits, options.warpers)
-    return torch.softmax(logits, dim=-1)
+    return _softmax(logits)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension.
+
+    On the CPU a row at a time, which one thread computes: for a few rows PyTorch would wake others, and they wait for those of ONNX
+    Runtime, which spin between two steps.
+    """
+    if logits.device.type != "cpu" or logits.ndim < 2 or not len(logits):
+        return logits.softmax(-1)
+    return torch.stack([row.softmax(-1) for row in logits])
 
 
 def _at_temperature(logits: Tensor, temperature: float) -> Tensor:
