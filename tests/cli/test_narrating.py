@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from transformers_bark import VoicePreset, audio_streams
+from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, Narrator, VoicePreset, audio_streams
 from transformers_bark.cli import main
 
 NAME = "v2/en_speaker_0"
@@ -165,3 +165,16 @@ def test_endings_are_those_of_the_audio_streams(
     with pytest.raises(SystemExit, match="2"):
         run(checkpoint, TEXT, "--dry-run", "-o", str(tmp_path / "o.xyz"))
     assert ", ".join(audio_streams.MP4_FILES) in capsys.readouterr().err
+
+
+def test_a_long_text_has_the_times_of_its_words(tmp_path: Path) -> None:
+    """What runs by itself, ONNX Runtime without the blocks' weights, would not tell the attention."""
+    titles = tmp_path / "o.vtt"
+    text = "Good morning to you.\n\nThe boat is here."
+    arguments = [text, "-o", str(tmp_path / "o.wav"), "--seed", "1", "--tries", "0", "--subtitles", str(titles)]
+    assert main([*arguments, "--subtitles-by", "word", "--quiet"]) == 0
+    model, processor = BarkModel.from_pretrained(BARK_NANO), BarkProcessor.from_pretrained(BARK_NANO)
+    Narrator(model, processor)(text, seed=1, tries=0).write(
+        tmp_path / "t.wav", subtitles=tmp_path / "t.vtt", subtitles_by="word"
+    )
+    assert titles.read_text() == (tmp_path / "t.vtt").read_text()

@@ -71,8 +71,12 @@ def device_named(name: str | None) -> Any:
     return device
 
 
-def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> Any:
+def load_model(source: str, dtype: str, device: Any, choice: EngineChoice, *, aligned: bool = False) -> Any:
     """The model, whole; for ONNX Runtime without the weights that its graphs hold.
+
+    Args:
+        aligned: words are to be found in the attention, which the graphs do not tell: a checkpoint whose heads follow the text is
+            loaded whole.
 
     Raises:
         ValueError: a model of another type, one that lacks weights (it would make noise), or a dtype that the engine does not obey.
@@ -91,7 +95,8 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
         if choice.name != "auto":
             raise ValueError(f"--dtype {dtype} is PyTorch's: with --engine {choice.name} give --precision instead")
         choice = chosen = replace(choice, name="torch")
-    if chosen.name == "onnxruntime" and find_weights(source) is not None:
+    whole = aligned and bool(config.semantic_config.alignment_heads)
+    if chosen.name == "onnxruntime" and not whole and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
     model = load_whole(BarkModel, source, dtype=getattr(torch, dtype))
