@@ -17,7 +17,7 @@ from transformers import (
 )
 
 import transformers_bark
-from transformers_bark import BarkConfig, BarkModel, BarkProcessor, BarkTextToSpeechPipeline
+from transformers_bark import BarkConfig, BarkModel, BarkProcessor, BarkTextToSpeechPipeline, Narrator
 
 NAME = "v2/en_speaker_0"
 
@@ -91,3 +91,16 @@ def test_bad_arguments_are_named(synthesiser: BarkTextToSpeechPipeline) -> None:
         synthesiser("hello", forward_params={"temprature": 1.0})
     with pytest.raises(ValueError, match="nobody"):
         synthesiser("hello", voice_preset="nobody")
+
+
+def test_any_length_says_all_of_a_text(synthesiser: BarkTextToSpeechPipeline) -> None:
+    text = "hello my dog. " * 30
+    options = {"seed": 1}
+    with pytest.warns(UserWarning, match="cut"):
+        cut = synthesiser(text, NAME, generate_kwargs=options)
+    whole = synthesiser(text, NAME, any_length=True, generate_kwargs=options)
+    narration = Narrator(synthesiser.model, synthesiser.processor)(text, NAME, **options)
+    assert len(narration) > 1 and len(whole["audio"]) > len(cut["audio"]) and whole["sampling_rate"] == 24_000
+    np.testing.assert_array_equal(whole["audio"], narration.audio())
+    both = synthesiser([text, "the cat."], [NAME, None], any_length=True, generate_kwargs=options)
+    np.testing.assert_array_equal(both[0]["audio"], whole["audio"])

@@ -323,3 +323,15 @@ def test_same_tokens_as_generate(checkpoint: Path) -> None:
     assert np.array_equal(full["semantic_prompt"], output.semantic_tokens[0])
     assert np.array_equal(full["fine_prompt"], output.fine_codes[0])
     assert np.allclose(audio, output.audio[0], atol=1e-6)
+
+
+def test_any_length_says_all_of_a_text() -> None:
+    text = "hello my dog. " * 30
+    torch.manual_seed(1)
+    with pytest.warns(UserWarning, match="cut"):
+        cut = suno.generate_audio(text, NAME, silent=True)
+    torch.manual_seed(1)
+    whole = suno.generate_audio(text, NAME, silent=True, any_length=True)
+    assert whole.dtype == np.float32 and whole.ndim == 1 and len(whole) > len(cut)
+    with pytest.raises(ValueError, match="any_length"):
+        suno.generate_audio(text, any_length=True, output_full=True)
