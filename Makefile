@@ -17,7 +17,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow avx2 compat lint format parity nano judge bench gpu dist clean
+.PHONY: help speak test slow avx2 compat lint format parity nano judge chapter bench gpu dist clean
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
@@ -29,6 +29,7 @@ help:
 	@echo 'make parity            how equal the results are to stock Transformers and to the original library'
 	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
 	@echo 'make judge             word error rate and quality of the embedded checkpoint'
+	@echo 'make chapter           a chapter of 1 500 words by one command: speed, and word error rate beside its sentences alone'
 	@echo 'make bench             speed, side by side with stock Transformers (BENCH="--size nano")'
 	@echo 'make gpu               on a machine with CUDA: checks, equality and speed beside stock in 9 minutes, into runs/gpu; installs nothing'
 	@echo 'make dist              a wheel in dist/'
@@ -69,6 +70,9 @@ nano: $(VENV)/installed-recipe
 
 judge: $(VENV)/installed-recipe
 	$(BIN)/python recipes/nano/judge.py
+
+chapter: $(VENV)/installed-recipe
+	$(BIN)/python recipes/nano/chapter.py $(CHAPTER)
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/compare.py $(BENCH)
