@@ -93,16 +93,16 @@ def expand(packages: str) -> list[str]:
     return names
 
 
-def fetch(packages: str, cache: Path) -> list[Path]:
+def fetch(packages: str, cache: Path, allowed: bool = True) -> list[Path]:
     """Unpacks Debian packages below `cache`, each into a folder of its own, if they are not there yet.
 
     Returns:
-        Folders of those that could be had: `/` stands for a package that is installed.
+        Folders of those that could be had; without `allowed`, of those that are there.
     """
     folders = []
     for name in expand(packages):
         folder = cache / "packages" / name
-        if not folder.is_dir() and shutil.which("apt-get") and shutil.which("dpkg-deb"):
+        if allowed and not folder.is_dir() and shutil.which("apt-get") and shutil.which("dpkg-deb"):
             work = cache / "downloads"
             work.mkdir(parents=True, exist_ok=True)
             subprocess.run(["apt-get", "download", name], cwd=work, capture_output=True, check=False)
@@ -209,17 +209,16 @@ def synthesize(generator: str, voice: str, text: str, path: Path) -> bool:
 _SPEAKERS: dict[str, Any] = {}
 
 
-def synthetic_clips(n_clips: int, seed: int, work: Path) -> list[Clip]:
-    """Clips of each synthesizer that is there: sentences, by voice in turn."""
+def synthetic_clips(generator: str, n_clips: int, seed: int, work: Path) -> list[Clip]:
+    """Clips of a synthesizer, by voice in turn; none where it is not there."""
     work.mkdir(parents=True, exist_ok=True)
     clips = []
-    for generator, voices in VOICES.items():
-        lines = sentences(n_clips, f"{generator} {seed}")
-        for number, text in enumerate(lines):
-            voice, path = voices[number % len(voices)], work / f"{generator}-{seed}-{number}.wav"
-            if path.is_file() or synthesize(generator, voice, text, path):
-                audio, rate = read(path)
-                clips.append(Clip(_int16(audio), rate, generator, f"{generator}/{voice}", False))
+    voices = VOICES[generator]
+    for number, text in enumerate(sentences(n_clips, f"{generator} {seed}")):
+        voice, path = voices[number % len(voices)], work / f"{generator}-{seed}-{number}.wav"
+        if path.is_file() or synthesize(generator, voice, text, path):
+            audio, rate = read(path)
+            clips.append(Clip(_int16(audio), rate, generator, f"{generator}/{voice}", False))
     return clips
 
 
@@ -268,7 +267,9 @@ def lines_of(base: float, n: int, rate: int, chance: np.random.Generator, decay:
     spectrum = np.zeros(n // 2 + 1, complex)
     count = int(rate / 2 / base)
     for k in range(1, count):
-        spectrum[round(k * base * n / rate)] = chance.standard_normal() / k**decay * np.exp(1j * chance.uniform(0, 6.28))
+        spectrum[round(k * base * n / rate)] = (
+            chance.standard_normal() / k**decay * np.exp(1j * chance.uniform(0, 6.28))
+        )
     audio = np.fft.irfft(spectrum, n)
     return audio / np.sqrt(np.mean(audio**2) + 1e-20)
 
@@ -295,6 +296,7 @@ def through_codec(clips: list[Clip]) -> list[Clip]:
     """The same recordings, encoded and decoded by the embedded checkpoint's codec. They stay in their families."""
     import soxr
     import torch
+
     import transformers_bark
     from transformers_bark import BarkModel, codec
 

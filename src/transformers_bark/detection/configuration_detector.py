@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import HubertConfig, PretrainedConfig
 
 
 class BarkDetectorConfig(PretrainedConfig):
@@ -77,3 +77,34 @@ class BarkDetectorConfig(PretrainedConfig):
             raise ValueError(
                 f"max_frequency must stay below half the sampling rate at the highest speed, got {self.max_frequency}"
             )
+
+
+class HubertDetectorConfig(PretrainedConfig):
+    """Sizes of a `HubertDetector`, the original library's detector.
+
+    Args:
+        hubert_config: of the HuBERT whose hidden states are judged; HuBERT-base by default.
+        layer: the hidden state that is judged: 0 before the first block, 6 behind the sixth.
+        sampling_rate: samples a second of what it hears.
+    """
+
+    model_type = "bark_hubert_detector"
+    sub_configs = {"hubert_config": HubertConfig}
+
+    def __init__(
+        self,
+        hubert_config: HubertConfig | dict[str, Any] | None = None,
+        layer: int = 6,
+        sampling_rate: int = 16_000,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(hubert_config, dict):
+            hubert_config = HubertConfig(**hubert_config)
+        self.hubert_config = HubertConfig() if hubert_config is None else hubert_config
+        self.layer = layer
+        self.sampling_rate = sampling_rate
+        kwargs.setdefault("id2label", {0: "other", 1: "bark"})
+        kwargs.setdefault("label2id", {"other": 0, "bark": 1})
+        super().__init__(**kwargs)
+        if not 0 <= layer <= self.hubert_config.num_hidden_layers:
+            raise ValueError(f"layer must be in 0..{self.hubert_config.num_hidden_layers}, got {layer}")

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import input_files
 from . import features, reading
+from .hubert_detector import HubertDetector
 from .modeling_detector import BarkDetector
 
 _WINDOWS = 32  # windows analysed at once: 16 seconds
@@ -38,7 +40,28 @@ class Detection:
         return next((words for bound, words in bounds if self.probability < bound), "Bark")
 
 
-def detect_file(model: BarkDetector, path: str | os.PathLike[str]) -> Detection:
+def load_detector(source: str | os.PathLike[str] | None = None) -> BarkDetector | HubertDetector:
+    """A detector, ready to use.
+
+    Args:
+        source: folder or name on the Hub of a `BarkDetector` or `HubertDetector`; by default the one in the package.
+
+    Raises:
+        ValueError: a model of another kind.
+    """
+    from transformers import AutoModelForAudioClassification
+
+    from .. import BARK_DETECTOR
+
+    name = BARK_DETECTOR if source is None else os.fspath(source)
+    with input_files.errors_name_files(name, "*.json", "*.safetensors"):
+        model = AutoModelForAudioClassification.from_pretrained(name)
+    if not isinstance(model, (BarkDetector, HubertDetector)):
+        raise ValueError(f"{name} is a {type(model).__name__}, not a BarkDetector or HubertDetector")
+    return model.eval()
+
+
+def detect_file(model: BarkDetector | HubertDetector, path: str | os.PathLike[str]) -> Detection:
     """Judges a file of any length that libsndfile or PyAV reads.
 
     Raises:
@@ -47,7 +70,7 @@ def detect_file(model: BarkDetector, path: str | os.PathLike[str]) -> Detection:
     return detect_pieces(model, reading.read_pieces(path, model.config.sampling_rate))
 
 
-def detect_audio(model: BarkDetector, audio: Any, sampling_rate: int) -> Detection:
+def detect_audio(model: BarkDetector | HubertDetector, audio: Any, sampling_rate: int) -> Detection:
     """Judges audio in memory: [samples], or [channels, samples] whose channels are averaged.
 
     Raises:
@@ -63,8 +86,10 @@ def detect_audio(model: BarkDetector, audio: Any, sampling_rate: int) -> Detecti
 
 
 @torch.no_grad()
-def detect_pieces(model: BarkDetector, pieces: Iterable[np.ndarray]) -> Detection:
+def detect_pieces(model: BarkDetector | HubertDetector, pieces: Iterable[np.ndarray]) -> Detection:
     """Judges audio that comes in pieces at the model's rate, float32 [samples] each."""
+    if isinstance(model, HubertDetector):
+        return _by_hubert(model, pieces)
     total: Tensor | None = None
     n_windows, counted = 0, _Counted(pieces)
     probabilities = []
@@ -123,3 +148,37 @@ def _power(audio: np.ndarray, config: Any, device: torch.device) -> Tensor:
     margin = config.whitening_length - config.whitening_hop
     whitened = features.whiten(torch.from_numpy(audio)[None].to(device), config.whitening_length, config.whitening_hop)
     return features.window_power(whitened[:, margin:-margin], config.window_length, config.window_hop)[0]
+
+
+_HUBERT_SECONDS = 10  # that HuBERT hears at once
+
+
+def _by_hubert(model: HubertDetector, pieces: Iterable[np.ndarray]) -> Detection:
+    """The whole is judged by the mean over all frames, a second by its own."""
+    rate = model.config.sampling_rate
+    total, n_frames, n_samples = None, 0, 0
+    seconds = []
+    for audio in _blocks(pieces, _HUBERT_SECONDS * rate):
+        hidden = model.hidden(torch.from_numpy(audio).to(model.device))
+        total = hidden.sum(0) if total is None else total + hidden.sum(0)
+        n_frames += len(hidden)
+        n_samples += len(audio)
+        count = max(1, round(len(audio) / rate))
+        means = torch.stack([part.mean(0) for part in hidden.tensor_split(count) if len(part)])
+        seconds.append(model.classifier(means).softmax(-1)[:, 1].cpu().numpy())
+    if total is None:
+        raise ValueError("there is no audio")
+    whole = model.classifier(total / n_frames).softmax(-1)[1]
+    return Detection(float(whole), np.concatenate(seconds), n_samples / rate)
+
+
+def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Pieces of any length -> blocks of `size` samples; the last is shorter."""
+    waiting = np.zeros(0, np.float32)
+    for piece in pieces:
+        waiting = np.concatenate([waiting, piece])
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if len(waiting):
+        yield waiting

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from . import features
 from .configuration_detector import BarkDetectorConfig
 
 
 @dataclass
-class BarkDetectorOutput(ModelOutput):
+class BarkDetectorOutput(SequenceClassifierOutput):
     """What a detector says.
 
     Args:
@@ -23,8 +23,6 @@ class BarkDetectorOutput(ModelOutput):
         window_logits: [batch, window, 2] for each window; see `BarkDetector.window_seconds`. Windows behind a row's end repeat its last.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
     window_logits: Tensor | None = None
 
 
@@ -36,7 +34,7 @@ class CombJudge(nn.Module):
 
     def __init__(self, config: BarkDetectorConfig, frame_rate: float) -> None:
         super().__init__()
-        self.frame_rate = frame_rate
+        self.frame_rate, self.max_speed, self.n_speeds = frame_rate, config.max_speed, config.n_speeds
         factors = features.speeds(config.max_speed, config.n_speeds)
         width = config.sampling_rate / config.window_length
         teeth, gaps = features.comb_bins(frame_rate, factors, config.max_frequency, width)
@@ -114,7 +112,10 @@ class BarkDetector(BarkDetectorPreTrainedModel):
 
     def logits_of(self, power: Tensor, n_windows: Tensor) -> Tensor:
         """Power spectra [row, bin] that are means of `n_windows` [row] -> logits [row, 2]."""
-        evidence = self.evidence(features.prominence(power), n_windows)
+        return self.verdict(self.evidence(features.prominence(power), n_windows))
+
+    def verdict(self, evidence: Tensor) -> Tensor:
+        """What the judges find [row, feature] -> logits [row, 2]."""
         return self.classifier(torch.tanh(self.weigh(0.1 * evidence)))
 
     def forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,35 @@ import numpy as np
 from .. import input_files
 
 ENDINGS = frozenset(
-    ".aac .ac3 .aif .aiff .amr .au .avi .caf .flac .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .oga .ogg .opus .wav .w64 .weba "
-    ".webm .wma .wv".split()
+    [
+        ".aac",
+        ".ac3",
+        ".aif",
+        ".aiff",
+        ".amr",
+        ".au",
+        ".avi",
+        ".caf",
+        ".flac",
+        ".m4a",
+        ".m4b",
+        ".m4v",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".mp2",
+        ".mp3",
+        ".mp4",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".wav",
+        ".w64",
+        ".weba",
+        ".webm",
+        ".wma",
+        ".wv",
+    ]
 )
 """Endings of the files that are taken from a folder; a file that is named itself may have any."""
 
@@ -53,7 +81,7 @@ def _matching(pattern: str) -> list[Path]:
     return files
 
 
-def read_pieces(path: str | os.PathLike[str], rate: int) -> Iterator[np.ndarray]:
+def read_pieces(path: str | os.PathLike[str] | io.BytesIO, rate: int) -> Iterator[np.ndarray]:
     """Audio of a file in pieces, float32 [samples], channels averaged, at `rate` samples a second.
 
     libsndfile reads what it knows, PyAV (extra `audio`) everything else.
@@ -62,14 +90,17 @@ def read_pieces(path: str | os.PathLike[str], rate: int) -> Iterator[np.ndarray]
         ValueError: neither can read the file, or it holds no audio; the error names it.
         OSError: the file cannot be opened.
     """
-    path = Path(path)
-    input_files.check_file(path)
+    if isinstance(path, io.BytesIO):
+        name = "the file in memory"
+    else:
+        name = os.fspath(path)
+        input_files.check_file(path)
     n_samples = 0
-    for piece in _resampled(_decoded(path), rate):
+    for piece in _resampled(_decoded(path, name), rate):
         n_samples += len(piece)
         yield piece
     if not n_samples:
-        raise ValueError(f"{path} holds no audio")
+        raise ValueError(f"{name} holds no audio")
 
 
 def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -103,43 +134,45 @@ def _resampler(rate: int, new_rate: int) -> Any:
     return soxr.ResampleStream(rate, new_rate, 1, dtype="float32")
 
 
-def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+def _decoded(path: Any, name: str) -> Iterator[tuple[np.ndarray, int]]:
     """Mono pieces and their rate."""
     import soundfile
 
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        yield from _decoded_by_av(path, error)
+        if isinstance(path, io.BytesIO):
+            path.seek(0)
+        yield from _decoded_by_av(path, name, error)
         return
     with file:
         try:
             while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                yield _checked(block.mean(1), path), file.samplerate
+                yield _checked(block.mean(1), name), file.samplerate
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise ValueError(f"{name} is damaged: {error}") from error
 
 
-def _decoded_by_av(path: Path, reason: Exception) -> Iterator[tuple[np.ndarray, int]]:
+def _decoded_by_av(path: Any, name: str, reason: Exception) -> Iterator[tuple[np.ndarray, int]]:
     try:
         import av
     except ImportError:
         raise ValueError(
-            f"{path} cannot be read ({reason}); other formats need PyAV: pip install 'transformers-bark[audio]'"
+            f"{name} cannot be read ({reason}); other formats need PyAV: pip install 'transformers-bark[audio]'"
         ) from reason
     try:
-        with av.open(str(path)) as container:
+        with av.open(path if isinstance(path, io.BytesIO) else os.fspath(path)) as container:
             if not container.streams.audio:
-                raise ValueError(f"{path} holds no audio")
+                raise ValueError(f"{name} holds no audio")
             to_float = av.AudioResampler(format="flt", layout="mono")
             for frame in container.decode(audio=0):
                 for part in to_float.resample(frame):
-                    yield _checked(part.to_ndarray().reshape(-1), path), part.sample_rate
+                    yield _checked(part.to_ndarray().reshape(-1), name), part.sample_rate
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is not audio, or damaged: {error.strerror or error}") from error
+        raise ValueError(f"{name} is not audio, or damaged: {error.strerror or error}") from error
 
 
-def _checked(samples: np.ndarray, path: Path) -> np.ndarray:
+def _checked(samples: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(samples).all():
-        raise ValueError(f"{path} holds samples that are NaN or infinite")
+        raise ValueError(f"{name} holds samples that are NaN or infinite")
     return np.ascontiguousarray(samples, dtype=np.float32)
