@@ -49,8 +49,10 @@ class _Unpickler(pickle.Unpickler):
             return getattr(np._core.multiarray, name)
         if (inside, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
+        if (inside, name) in _REPLACED:
+            return _REPLACED[inside, name]
+        if module == "sklearn.linear_model._sgd_fast":  # the loss that it was fitted by; not used
+            return type(name, (_Shell,), {"name": name})
         if name in _KEPT and any(module == one or module.startswith(f"{one}.") for one in _MODULES):
             return type(name, (_Shell,), {"name": name})
         raise pickle.UnpicklingError(f"the pickle names {module}.{name}, which a linear classifier does not need")
@@ -61,6 +63,28 @@ def _latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"the pickle names the encoding {encoding!r}, which an array does not need")
     return text.encode("latin1")
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """How newer pickles write arrays."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+def _new(kind: Any, base: Any, state: Any) -> Any:
+    """How the oldest pickles write objects."""
+    if not (isinstance(kind, type) and issubclass(kind, _Shell)) or base is not object:
+        raise pickle.UnpicklingError("the pickle makes an object that a linear classifier does not need")
+    return kind()
+
+
+_REPLACED: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _latin1,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("copy_reg", "_reconstructor"): _new,
+    ("copyreg", "_reconstructor"): _new,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+}
 
 
 def read_linear(path: str | Path) -> tuple[np.ndarray, float, list[str]]:

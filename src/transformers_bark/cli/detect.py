@@ -129,7 +129,7 @@ def _import_matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install 'transformers-bark[bench]'") from error
+        raise ImportError("--plot needs matplotlib: pip install 'transformers-bark[detect]'") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
