@@ -17,10 +17,10 @@ from . import conditions, sources, spectra
 from .sources import Clip
 
 KEPT_BACK = ("menardi", "ktuberling", "pocketsphinx", "fillets-nl", "etr", "festival")
-"""Families that the shipped weights never saw: a telephone voice, people at their own microphones, readers, actors, music, a synthesizer."""
+"""Families that the shipped weights never saw: a telephone voice, people at home, readers, actors, music, a synthesizer."""
 
 SEEDS = {"train": 0, "test": 1000}
-N_CLIPS = {"train": 16, "test": 8}
+N_CLIPS = {"train": 8, "test": 8}
 LARGE = ("asterisk", "klettres", "ktuberling", "hedgewars", "tuxpaint")
 """Packages of many speakers, of which twice as many clips are taken."""
 
@@ -70,7 +70,6 @@ def _families(kind: str, cache: Path, bark: Path | None, fetch: bool) -> dict[st
     made: dict[str, Callable[[], list[Clip]]] = {}
     if bark is not None:
         made["bark"] = lambda: sources.bark_recordings(bark)
-    made["embedded"] = lambda: sources.embedded_clips(2 * few, seed)
     for family, packages in {**sources.HUMAN, **sources.SOUNDS}.items():
         n = 2 * few if family in LARGE else few
         made[family] = lambda family=family, packages=packages, n=n: sources.clips_of_files(
@@ -78,7 +77,8 @@ def _families(kind: str, cache: Path, bark: Path | None, fetch: bool) -> dict[st
         )
     for generator in sources.VOICES:
         made[generator] = lambda generator=generator: sources.synthetic_clips(generator, few, seed, cache / "synthetic")
-    made["noise"] = lambda: sources.noise_clips(few, seed)
+    made["noise"] = lambda: sources.noise_clips(2 * few, seed)
+    made["embedded"] = lambda: sources.embedded_clips(2 * few, seed)
     if kind == "train":
         made["codec"] = lambda: sources.through_codec(_some_people(few, seed + 1, cache, fetch))
     return made

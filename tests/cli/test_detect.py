@@ -69,7 +69,11 @@ def test_bad_usage_ends_with_2(arguments: list[str]) -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    program = "import sys; from transformers_bark.cli import main\ntry: main(['detect', '--help'])\nfinally: print('torch' in sys.modules)"
+    program = (
+        "import sys; from transformers_bark.cli import main\n"
+        "try: main(['detect', '--help'])\n"
+        "finally: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False"
 

@@ -64,6 +64,8 @@ def test_the_embedded_checkpoint_is_found(detector: BarkDetector, speech: np.nda
     assert probability(detector, speech, RATE) > 0.5
 
 
-@pytest.mark.parametrize("change", ["44.1 kHz", "48 kHz", "mp3 64 kbit/s", "16 kHz", "quieter", "louder", "silence around"])
+@pytest.mark.parametrize(
+    "change", ["44.1 kHz", "48 kHz", "mp3 64 kbit/s", "16 kHz", "quieter", "louder", "silence around"]
+)
 def test_positives_stay_positives(change: str, detector: BarkDetector, speech: np.ndarray) -> None:
     assert probability(detector, *CHANGES[change](speech, RATE)) > 0.5

@@ -98,9 +98,8 @@ class HubertDetectorConfig(PretrainedConfig):
         sampling_rate: int = 16_000,
         **kwargs: Any,
     ) -> None:
-        if isinstance(hubert_config, dict):
-            hubert_config = HubertConfig(**hubert_config)
-        self.hubert_config = HubertConfig() if hubert_config is None else hubert_config
+        given = {} if hubert_config is None else hubert_config
+        self.hubert_config: Any = HubertConfig(**given) if isinstance(given, dict) else given
         self.layer = layer
         self.sampling_rate = sampling_rate
         kwargs.setdefault("id2label", {0: "other", 1: "bark"})

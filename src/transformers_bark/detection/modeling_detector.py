@@ -20,7 +20,7 @@ class BarkDetectorOutput(SequenceClassifierOutput):
     Args:
         loss: cross entropy, where labels were given.
         logits: [batch, 2] for each recording as a whole.
-        window_logits: [batch, window, 2] for each window; see `BarkDetector.window_seconds`. Windows behind a row's end repeat its last.
+        window_logits: [batch, window, 2] for each window; see `BarkDetector.window_seconds`. Behind a row's end its last is repeated.
     """
 
     window_logits: Tensor | None = None
@@ -75,8 +75,8 @@ class BarkDetectorPreTrainedModel(PreTrainedModel):
 class BarkDetector(BarkDetectorPreTrainedModel):
     """Tells whether Bark's codec made a recording: audio -> logits of "other" and "bark".
 
-    Each codec that it knows has a judge of the lines at the multiples of its frame rate. The judge looks at each speed that the audio may
-    have been played at; what stands out against the other speeds is evidence, and a small layer weighs it with the number of
+    Each codec that it knows has a judge of the lines at the multiples of its frame rate. The judge looks at each speed that the
+    audio may have been played at; what stands out against the other speeds is evidence, and a small layer weighs it with the number of
     windows that were averaged.
     """
 
