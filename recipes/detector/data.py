@@ -37,7 +37,7 @@ def table(
         fetch: whether packages that are not there are fetched.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    names = conditions.CONDITIONS + (("mix", "mix") if kind == "train" else ())
+    names = conditions.CONDITIONS + (("mix",) if kind == "train" else ())
     jobs: dict[str, Callable[[], list[Clip]]] = {}
     for name, make in _families(kind, cache, bark, fetch).items():
         if not (cache / f"{kind}-{name}.npz").is_file():

@@ -15,7 +15,7 @@ from transformers_bark.detection.configuration_detector import BarkDetectorConfi
 from . import conditions
 from .sources import Clip
 
-LONGEST = 10  # seconds of a clip that are used
+LONGEST = 8  # seconds of a clip that are used
 
 
 @dataclass

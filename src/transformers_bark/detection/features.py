@@ -31,9 +31,11 @@ def whiten(audio: Tensor, length: int, hop: int) -> Tensor:
     window = torch.hann_window(length, dtype=audio.dtype, device=audio.device)
     spectra = torch.fft.rfft(audio.unfold(-1, length, hop) * window)
     flat = torch.fft.irfft(spectra / (spectra.abs() + FLOOR), n=length) * window
-    n_samples = (flat.shape[1] - 1) * hop + length
-    added = F.fold(flat.transpose(1, 2), (1, n_samples), (1, length), stride=(1, hop))
-    return added[:, 0, 0] * (hop / length)
+    n_parts = length // hop
+    parts = flat.unflatten(-1, (n_parts, hop))  # of each spectrum, those that lie on one hop each
+    added = sum(F.pad(parts[:, :, part], (0, 0, part, n_parts - 1 - part)) for part in range(n_parts))
+    assert isinstance(added, Tensor)
+    return added.flatten(1) * (hop / length)
 
 
 def window_power(whitened: Tensor, length: int, hop: int) -> Tensor:
