@@ -30,9 +30,15 @@ CONDITIONS = (
 )
 """Each is measured alone."""
 
+FOR_TRAINING = ("mix", "lines")
+"""What training adds: several of these at once, and lines that are not Bark's."""
+
+OTHER_COMBS = (50.0, 60.0, 62.5, 80.0, 86.1328125, 93.75, 100.0, 125.0, 172.265625, 187.5)
+"""Frame rates of other vocoders, and of the mains."""
+
 
 def apply(name: str, audio: np.ndarray, rate: int, chance: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Audio float32 [samples] under a condition of `CONDITIONS`, or "mix" of several at once; as 16 bits hold it."""
+    """Audio float32 [samples] under a condition of `CONDITIONS`, or of `FOR_TRAINING`; as 16 bits hold it."""
     changed, rate = _change(name, audio, rate, chance)
     return (np.round(np.clip(changed, -1, 1) * 32767) / 32767).astype(np.float32), rate
 
@@ -41,6 +47,8 @@ def _change(name: str, audio: np.ndarray, rate: int, chance: np.random.Generator
     kind, _, value = name.partition(" ")
     if name == "mix":
         return _mix(audio, rate, chance)
+    if name == "lines":
+        return with_lines(audio, rate, chance), rate
     if kind in ("mp3", "opus", "aac"):
         return recode(audio, rate, kind, int(value.split()[0]) * 1000)
     if value == "kHz":
@@ -58,7 +66,7 @@ def _change(name: str, audio: np.ndarray, rate: int, chance: np.random.Generator
         return soxr.resample(audio, rate * (1 + float(value.split()[0]) / 100), rate), rate
     if name == "clean":
         return audio, rate
-    raise ValueError(f"there is no condition {name!r}; there are {', '.join(CONDITIONS)} and mix")
+    raise ValueError(f"there is no condition {name!r}; there are {', '.join((*CONDITIONS, *FOR_TRAINING))}")
 
 
 def _mix(audio: np.ndarray, rate: int, chance: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -97,6 +105,33 @@ def in_room(audio: np.ndarray, rate: int, chance: np.random.Generator, decay: fl
     tail[0] = 1
     wet = fftconvolve(audio, tail)[: len(audio)]
     return (wet * (np.abs(audio).max() / max(np.abs(wet).max(), 1e-9))).astype(np.float32)
+
+
+def with_lines(audio: np.ndarray, rate: int, chance: np.random.Generator) -> np.ndarray:
+    """With the lines of the mains or of another vocoder, 20 to 55 dB below the audio's level."""
+    base = float(chance.choice(OTHER_COMBS)) if chance.random() < 0.7 else _other_rate(chance)
+    level = np.sqrt(np.mean(audio**2)) * 10 ** (-chance.uniform(20, 55) / 20)
+    return audio + level * lines_of(base, len(audio), rate, chance, decay=float(chance.choice([0.0, 0.5, 1.0])))
+
+
+def _other_rate(chance: np.random.Generator) -> float:
+    """A frame rate from 45 to 200 Hz, and not within 6 % of 75 Hz."""
+    while True:
+        rate = float(chance.uniform(45, 200))
+        if abs(rate / 75 - 1) > 0.06:
+            return rate
+
+
+def lines_of(base: float, n: int, rate: int, chance: np.random.Generator, decay: float = 0.0) -> np.ndarray:
+    """Lines at the multiples of `base` Hz with chance phases, falling as 1 / k ** decay; RMS 1."""
+    spectrum = np.zeros(n // 2 + 1, complex)
+    count = int(rate / 2 / base)
+    for k in range(1, count):
+        spectrum[round(k * base * n / rate)] = (
+            chance.standard_normal() / k**decay * np.exp(1j * chance.uniform(0, 6.28))
+        )
+    audio = np.fft.irfft(spectrum, n)
+    return audio / np.sqrt(np.mean(audio**2) + 1e-20)
 
 
 def crop(audio: np.ndarray, n: int, chance: np.random.Generator) -> np.ndarray:

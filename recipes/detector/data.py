@@ -20,7 +20,7 @@ KEPT_BACK = ("menardi", "ktuberling", "pocketsphinx", "fillets-nl", "etr", "fest
 """Families that the shipped weights never saw: a telephone voice, people at home, readers, actors, music, a synthesizer."""
 
 SEEDS = {"train": 0, "test": 1000}
-N_CLIPS = {"train": 8, "test": 8}
+N_CLIPS = {"train": 8, "test": 5}
 LARGE = ("asterisk", "klettres", "ktuberling", "hedgewars", "tuxpaint")
 """Packages of many speakers, of which twice as many clips are taken."""
 
@@ -37,7 +37,7 @@ def table(
         fetch: whether packages that are not there are fetched.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    names = conditions.CONDITIONS + (("mix",) if kind == "train" else ())
+    names = conditions.CONDITIONS + (conditions.FOR_TRAINING if kind == "train" else ())
     jobs: dict[str, Callable[[], list[Clip]]] = {}
     for name, make in _families(kind, cache, bark, fetch).items():
         if not (cache / f"{kind}-{name}.npz").is_file():

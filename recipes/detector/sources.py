@@ -24,6 +24,8 @@ import av
 import numpy as np
 import soundfile
 
+from . import conditions
+
 HUMAN = {
     "asterisk": "asterisk-core-sounds-{en,es,fr,it,ru}-{g722,wav}",
     "menardi": "asterisk-prompt-it-menardi-wav",
@@ -243,10 +245,6 @@ def noise_clips(n_clips: int, seed: int) -> list[Clip]:
     return clips
 
 
-OTHER_COMBS = (50.0, 60.0, 62.5, 80.0, 86.1328125, 93.75, 100.0, 125.0, 172.265625, 187.5)
-"""Frame rates of other vocoders, and of the mains."""
-
-
 def _noise(kind: str, n: int, rate: int, chance: np.random.Generator) -> np.ndarray:
     white = chance.standard_normal(n)
     if kind in ("white", "pink", "brown"):
@@ -258,20 +256,8 @@ def _noise(kind: str, n: int, rate: int, chance: np.random.Generator) -> np.ndar
         for _ in range(6):
             audio += np.sin(2 * np.pi * chance.uniform(50, rate / 2) * np.arange(n) / rate + chance.uniform(0, 6))
         return audio
-    base = float(chance.choice((50.0, 60.0))) if kind == "hum" else float(chance.choice(OTHER_COMBS))
-    return 0.3 * white + lines_of(base, n, rate, chance, decay=1.0 if kind == "hum" else 0.0)
-
-
-def lines_of(base: float, n: int, rate: int, chance: np.random.Generator, decay: float = 0.0) -> np.ndarray:
-    """Lines at the multiples of `base` Hz with chance phases, falling as 1 / k ** decay; RMS 1."""
-    spectrum = np.zeros(n // 2 + 1, complex)
-    count = int(rate / 2 / base)
-    for k in range(1, count):
-        spectrum[round(k * base * n / rate)] = (
-            chance.standard_normal() / k**decay * np.exp(1j * chance.uniform(0, 6.28))
-        )
-    audio = np.fft.irfft(spectrum, n)
-    return audio / np.sqrt(np.mean(audio**2) + 1e-20)
+    base = float(chance.choice((50.0, 60.0))) if kind == "hum" else float(chance.choice(conditions.OTHER_COMBS))
+    return 0.3 * white + conditions.lines_of(base, n, rate, chance, decay=1.0 if kind == "hum" else 0.0)
 
 
 def embedded_clips(n_clips: int, seed: int) -> list[Clip]:

@@ -15,6 +15,9 @@ from transformers_bark.detection.configuration_detector import BarkDetectorConfi
 from . import conditions
 from .sources import Clip
 
+PIECES = ("clean", "mix", "lines", "mp3 64 kbit/s", "noise 20 dB", "room")
+"""Conditions of which training also has single windows, for the probability of a second."""
+
 LONGEST = 8  # seconds of a clip that are used
 
 
@@ -63,7 +66,7 @@ def make(
             with torch.no_grad():
                 power = features.analyse(heard[None], config)[0]
                 parts = [power]
-                if pieces:
+                if pieces and name in PIECES:
                     count = int(chance.choice([1, 1, 2, 4]))
                     start = int(chance.integers(0, max(1, len(power) - count + 1)))
                     parts.append(power[start : start + count])

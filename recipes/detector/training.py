@@ -15,8 +15,9 @@ from . import data
 from .spectra import Table
 
 N_SPEEDS = 6  # speeds of a row that are looked at in one step
-ROUNDS = (6, 6)  # epochs before and after the hardest speeds of each negative are known
-BATCH = 128
+ROUNDS = (4, 4)  # epochs before and after the hardest speeds of each negative are known
+BATCH = 256
+RATE = 8e-3  # of learning, at its highest
 
 
 def is_of(table: Table, frame_rate: float) -> np.ndarray:
@@ -55,9 +56,9 @@ def _fit_judge(judge: CombJudge, peaks: Tensor, wanted: Tensor, table: Table, we
     middle, span = n_all // 2, float(features.speeds(judge.max_speed, judge.n_speeds)[-1] - 1)
     true = torch.from_numpy((middle + (table.speed - 1) / span * middle).round()).long().clamp(0, n_all - 1)
     hard: Tensor | None = None
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=RATE, weight_decay=0.05)
     n_steps = sum(ROUNDS) * -(-len(peaks) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=n_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=n_steps)
     share = wanted.float().mean().clamp(min=1e-3)
     judge.train()
     for number, epochs in enumerate(ROUNDS):

@@ -37,7 +37,7 @@ class BarkDetectorConfig(PretrainedConfig):
         frame_rates: Sequence[float] = (75.0, 40.0),
         max_frequency: float = 11_250.0,
         max_speed: float = 0.06,
-        n_speeds: int = 300,
+        n_speeds: int = 200,
         hidden_size: int = 16,
         dropout: float = 0.1,
         **kwargs: Any,
