@@ -17,7 +17,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def equal_error_rate(scores: np.ndarray, labels: np.ndarray) -> float:
     """Where as many positives are missed as negatives are taken."""
-    false, true, _ = roc_curve(labels, scores)
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     at = int(np.argmin(np.abs(false - (1 - true))))
     return float((false[at] + 1 - true[at]) / 2)
 

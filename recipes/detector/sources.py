@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import os
 import random
 import re
@@ -83,15 +84,10 @@ class Clip:
 
 def expand(packages: str) -> list[str]:
     """Names of packages, with braces as in a shell: "a-{b,c}" -> ["a-b", "a-c"]."""
-    names = packages.split()
-    while any("{" in name for name in names):
-        names = [
-            name.replace(match[0], choice, 1)
-            for name in names
-            for match in [re.search(r"\{([^}]*)\}", name)]
-            if match
-            for choice in match[1].split(",")
-        ]
+    names = []
+    for name in packages.split():
+        parts = [part.split(",") for part in re.split(r"[{}]", name)]
+        names += ["".join(choice) for choice in itertools.product(*parts)]
     return names
 
 
