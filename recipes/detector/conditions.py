@@ -108,9 +108,9 @@ def in_room(audio: np.ndarray, rate: int, chance: np.random.Generator, decay: fl
 
 
 def with_lines(audio: np.ndarray, rate: int, chance: np.random.Generator) -> np.ndarray:
-    """With the lines of the mains or of another vocoder, 20 to 55 dB below the audio's level."""
+    """With the lines of the mains or of another vocoder, 0 to 55 dB below the audio's level."""
     base = float(chance.choice(OTHER_COMBS)) if chance.random() < 0.7 else _other_rate(chance)
-    level = np.sqrt(np.mean(audio**2)) * 10 ** (-chance.uniform(20, 55) / 20)
+    level = np.sqrt(np.mean(audio**2)) * 10 ** (-chance.uniform(0, 55) / 20)
     return audio + level * lines_of(base, len(audio), rate, chance, decay=float(chance.choice([0.0, 0.5, 1.0])))
 
 

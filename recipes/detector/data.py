@@ -77,7 +77,7 @@ def _families(kind: str, cache: Path, bark: Path | None, fetch: bool) -> dict[st
         )
     for generator in sources.VOICES:
         made[generator] = lambda generator=generator: sources.synthetic_clips(generator, few, seed, cache / "synthetic")
-    made["noise"] = lambda: sources.noise_clips(2 * few, seed)
+    made["noise"] = lambda: sources.noise_clips(3 * few, seed)
     made["embedded"] = lambda: sources.embedded_clips(2 * few, seed)
     if kind == "train":
         made["codec"] = lambda: sources.through_codec(_some_people(few, seed + 1, cache, fetch))

@@ -46,12 +46,12 @@ def register() -> None:
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type] = model.__name__
     # A processor class named in a folder is looked up here first, and only then among the registered ones.
     PROCESSOR_MAPPING_NAMES.pop(BarkConfig.model_type, None)
-    for config, model in ((BarkDetectorConfig, BarkDetector), (HubertDetectorConfig, HubertDetector)):
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModelForAudioClassification.register(config, model, exist_ok=True)
-        AutoFeatureExtractor.register(config, BarkDetectorFeatureExtractor, exist_ok=True)
+    for kind, detector in ((BarkDetectorConfig, BarkDetector), (HubertDetectorConfig, HubertDetector)):
+        AutoConfig.register(kind.model_type, kind, exist_ok=True)
+        AutoModelForAudioClassification.register(kind, detector, exist_ok=True)
+        AutoFeatureExtractor.register(kind, BarkDetectorFeatureExtractor, exist_ok=True)
         # the pipeline knows models by the names that stand here
-        MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES[config.model_type] = model.__name__
+        MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES[kind.model_type] = detector.__name__
     PIPELINE_REGISTRY.supported_tasks["audio-classification"]["impl"] = BarkAudioClassificationPipeline
     # One class serves this task for all models; ours hands every other model to its parent.
     PIPELINE_REGISTRY.supported_tasks["text-to-audio"]["impl"] = BarkTextToSpeechPipeline

@@ -27,6 +27,7 @@ class BarkAudioClassificationPipeline(AudioClassificationPipeline):
     def preprocess(self, inputs: Any) -> Any:
         if not isinstance(self.feature_extractor, BarkDetectorFeatureExtractor):
             return super().preprocess(inputs)
+        audio: Any
         rate = self.feature_extractor.sampling_rate
         if isinstance(inputs, str) and not inputs.startswith(("http://", "https://")):
             audio = np.concatenate(list(reading.read_pieces(inputs, rate)))

@@ -161,7 +161,8 @@ def _decoded_by_av(path: Any, name: str, reason: Exception) -> Iterator[tuple[np
             f"{name} cannot be read ({reason}); other formats need PyAV: pip install 'transformers-bark[audio]'"
         ) from reason
     try:
-        with av.open(path if isinstance(path, io.BytesIO) else os.fspath(path)) as container:
+        source: Any = path if isinstance(path, io.BytesIO) else os.fspath(path)
+        with av.open(source, "r") as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} holds no audio")
             to_float = av.AudioResampler(format="flt", layout="mono")
