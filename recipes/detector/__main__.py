@@ -29,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--bark", default=os.environ.get("BARK_AUDIO"), help="folder with audio of the released models")
     parser.add_argument("--output", type=Path, default=Path(BARK_DETECTOR), help="where training writes the weights")
-    parser.add_argument("--folds", type=int, default=6, help="parts that the sources and families are left out in")
+    parser.add_argument("--folds", type=int, default=4, help="parts that the sources and families are left out in")
     parser.add_argument("--offline", action="store_true", help="fetch no packages")
     options = parser.parse_args()
     if options.command == "train":

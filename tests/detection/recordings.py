@@ -26,16 +26,14 @@ def voice_like(seconds: float, seed: int, rate: int = RATE, pitch: float = 120.0
 
 
 def noises(seed: int) -> dict[str, np.ndarray]:
-    """Noise, tones, hum and clicks."""
+    """Noise, tones, and hum alone or under a voice."""
     chance = np.random.default_rng(seed)
     time = np.arange(4 * RATE) / RATE
     hum = sum(np.sin(2 * np.pi * 50 * k * time) / k for k in range(1, 60))
-    clicks = np.zeros(4 * RATE)
-    clicks[:: RATE // 100] = 1  # a line at every 100 Hz, as of a vocoder with another frame rate
     return {
         "white": 0.1 * chance.standard_normal(4 * RATE),
         "brown": 0.02 * np.cumsum(chance.standard_normal(4 * RATE)) / 20,
         "tones": 0.1 * sum(np.sin(2 * np.pi * f * time) for f in (440, 554.4, 659.3, 1318.5)),
         "hum": 0.05 * hum + 0.01 * chance.standard_normal(4 * RATE),
-        "clicks": 0.3 * clicks + 0.01 * chance.standard_normal(4 * RATE),
+        "voice with hum": voice_like(4, seed) + 0.002 * hum,
     }

@@ -18,6 +18,7 @@ class BarkDetectorConfig(PretrainedConfig):
         window_length: samples of the long spectra in which lines are sought; also the shortest piece that is judged.
         window_hop: samples from one of them to the next.
         frame_rates: frames a second of the codecs that are known; each leaves lines at the multiples of its rate.
+        other_rates: Hz of the mains and of other vocoders, whose lines partly coincide with those of the codecs.
         max_frequency: Hz up to which lines are sought.
         max_speed: how much faster or slower the audio may have been made, as a share.
         n_speeds: speeds tried on each side of none.
@@ -35,6 +36,7 @@ class BarkDetectorConfig(PretrainedConfig):
         window_length: int = 24_000,
         window_hop: int = 12_000,
         frame_rates: Sequence[float] = (75.0, 40.0),
+        other_rates: Sequence[float] = (50.0, 60.0, 62.5, 80.0, 86.1328125, 93.75, 100.0, 125.0, 172.265625, 187.5),
         max_frequency: float = 11_250.0,
         max_speed: float = 0.06,
         n_speeds: int = 200,
@@ -48,6 +50,7 @@ class BarkDetectorConfig(PretrainedConfig):
         self.window_length = window_length
         self.window_hop = window_hop
         self.frame_rates = list(frame_rates)
+        self.other_rates = list(other_rates)
         self.max_frequency = max_frequency
         self.max_speed = max_speed
         self.n_speeds = n_speeds

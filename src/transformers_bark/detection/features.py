@@ -1,7 +1,7 @@
 """Lines that a codec's decoder leaves: audio -> whitened audio -> long spectra -> how far each bin stands out.
 
 A decoder of transposed convolutions repeats itself with every frame, so it adds lines at the multiples of its frame rate. They lie
-40 to 60 dB below the speech. Short spectra with every bin set to magnitude one (the phase alone) give each moment and each frequency
+far below the speech. Short spectra with every bin set to magnitude one (the phase alone) give each moment and each frequency
 the same weight, whatever the level, the timbre or the room; a line goes through all of them with one phase, so that it stands out
 of a long spectrum of the result.
 """
@@ -68,6 +68,16 @@ def comb_bins(frame_rate: float, factors: Tensor, max_frequency: float, bin_widt
     return (factors[:, None] * teeth).round().long(), (factors[:, None] * gaps).round().long()
 
 
+def own_teeth(rate: float, others: Sequence[float], max_frequency: float, bin_width: float) -> tuple[Tensor, Tensor]:
+    """Bins of a comb's teeth that no comb of `others` shares, at `rate` itself [tooth], and as many a little beside them."""
+    teeth = torch.arange(1, int(max_frequency / rate) + 1, dtype=torch.float64) * rate
+    apart = torch.ones(len(teeth), dtype=torch.bool)
+    for other in others:
+        apart &= (teeth / other - (teeth / other).round()).abs() * other > 6 * bin_width
+    bins = (teeth[apart] / bin_width).round().long()
+    return bins, bins + round(0.37 * min(rate, *others) / bin_width)
+
+
 def comb(peaks: Tensor, teeth: Tensor, gaps: Tensor) -> Tensor:
     """Prominence [..., bin], the highest of three -> how far teeth stand above the gaps beside them [..., speed, tooth]."""
     between = peaks[..., gaps]
@@ -103,6 +113,7 @@ __all__: Sequence[str] = [
     "comb_bins",
     "highest_of_three",
     "n_windows",
+    "own_teeth",
     "prominence",
     "speeds",
     "whiten",

@@ -83,7 +83,7 @@ class BarkDetector(BarkDetectorPreTrainedModel):
     def __init__(self, config: BarkDetectorConfig) -> None:
         super().__init__(config)
         self.judges = nn.ModuleList(CombJudge(config, rate) for rate in config.frame_rates)
-        self.weigh = nn.Linear(4 * len(config.frame_rates) + 1, 8)
+        self.weigh = nn.Linear(4 * len(config.frame_rates) + 5, 8)
         self.classifier = nn.Linear(8, 2)
         self.post_init()
 
@@ -108,7 +108,25 @@ class BarkDetector(BarkDetectorPreTrainedModel):
             as_is = scores[:, max(0, middle - 1) : middle + 2].amax(1) - mean
             best = scores.amax(1) - mean
             found += [as_is, best, as_is / (spread + 0.1), best / (spread + 0.1)]
-        return torch.stack([*found, n_windows.to(peaks.dtype).log()], dim=-1)
+        return torch.stack([*found, *self.others(peaks), n_windows.to(peaks.dtype).log()], dim=-1)
+
+    def others(self, peaks: Tensor) -> list[Tensor]:
+        """How far lines of the mains and of other vocoders stand out where no codec that is known has any.
+
+        The highest of all and that of the mains, over all teeth and over the 20 lowest, as hum has no others: four times [row].
+        """
+        config = self.config
+        width = config.sampling_rate / config.window_length
+        all_teeth, low_teeth = [], []
+        for rate in config.other_rates:
+            teeth, beside = features.own_teeth(rate, config.frame_rates, config.max_frequency, width)
+            if not len(teeth):  # a multiple of a codec's rate
+                continue
+            above = peaks[:, teeth] - peaks[:, beside]
+            all_teeth.append(above.mean(1) * len(teeth) ** 0.5)
+            low_teeth.append(above[:, :20].mean(1) * min(len(teeth), 20) ** 0.5)
+        whole, low = torch.stack(all_teeth, 1), torch.stack(low_teeth, 1)
+        return [whole.amax(1), low.amax(1), whole[:, :2].amax(1), low[:, :2].amax(1)]
 
     def logits_of(self, power: Tensor, n_windows: Tensor) -> Tensor:
         """Power spectra [row, bin] that are means of `n_windows` [row] -> logits [row, 2]."""
