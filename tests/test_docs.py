@@ -51,7 +51,12 @@ def test_commands_run(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for path in [*FILES, ROOT / "conversion" / "README.md", ROOT / "recipes" / "nano" / "README.md"]:
+    for path in [
+        *FILES,
+        ROOT / "conversion" / "README.md",
+        ROOT / "recipes" / "nano" / "README.md",
+        ROOT / "recipes" / "detector" / "README.md",
+    ]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 

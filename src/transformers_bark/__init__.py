@@ -14,6 +14,11 @@ from . import import_hook
 
 if TYPE_CHECKING:
     from .configuration_bark import BarkCoarseConfig, BarkConfig, BarkFineConfig, BarkSemanticConfig
+    from .detection.configuration_detector import BarkDetectorConfig, HubertDetectorConfig
+    from .detection.detect import Detection, detect_audio, detect_file, load_detector
+    from .detection.feature_extraction_detector import BarkDetectorFeatureExtractor
+    from .detection.hubert_detector import HubertDetector
+    from .detection.modeling_detector import BarkDetector
     from .generation.output import BarkGenerateOutput
     from .generation.progress import StageProgress
     from .generation_configuration_bark import (
@@ -40,12 +45,18 @@ __version__ = "0.1.0"
 BARK_NANO = str(Path(__file__).parent / "assets" / "nano")
 """Path of the small checkpoint that the package carries."""
 
+BARK_DETECTOR = str(Path(__file__).parent / "assets" / "detector")
+"""Path of the detector that the package carries."""
+
 _MODULES = {
     "BarkCausalModel": "modeling_bark",
     "BarkCoarseConfig": "configuration_bark",
     "BarkCoarseGenerationConfig": "generation_configuration_bark",
     "BarkCoarseModel": "modeling_bark",
     "BarkConfig": "configuration_bark",
+    "BarkDetector": "detection.modeling_detector",
+    "BarkDetectorConfig": "detection.configuration_detector",
+    "BarkDetectorFeatureExtractor": "detection.feature_extraction_detector",
     "BarkFineConfig": "configuration_bark",
     "BarkFineGenerationConfig": "generation_configuration_bark",
     "BarkFineModel": "modeling_bark",
@@ -58,20 +69,30 @@ _MODULES = {
     "BarkSemanticGenerationConfig": "generation_configuration_bark",
     "BarkSemanticModel": "modeling_bark",
     "BarkTextToSpeechPipeline": "pipeline_bark",
+    "Detection": "detection.detect",
+    "HubertDetector": "detection.hubert_detector",
+    "HubertDetectorConfig": "detection.configuration_detector",
     "Narrator": "narration.narrator",
     "StageProgress": "generation.progress",
     "VoicePreset": "voices",
+    "detect_audio": "detection.detect",
+    "detect_file": "detection.detect",
+    "load_detector": "detection.detect",
     "register": "registration",
 }
 """Public names and the modules that have them."""
 
 __all__ = [  # noqa: F822
+    "BARK_DETECTOR",
     "BARK_NANO",
     "BarkCausalModel",
     "BarkCoarseConfig",
     "BarkCoarseGenerationConfig",
     "BarkCoarseModel",
     "BarkConfig",
+    "BarkDetector",
+    "BarkDetectorConfig",
+    "BarkDetectorFeatureExtractor",
     "BarkFineConfig",
     "BarkFineGenerationConfig",
     "BarkFineModel",
@@ -84,9 +105,15 @@ __all__ = [  # noqa: F822
     "BarkSemanticGenerationConfig",
     "BarkSemanticModel",
     "BarkTextToSpeechPipeline",
+    "Detection",
+    "HubertDetector",
+    "HubertDetectorConfig",
     "Narrator",
     "StageProgress",
     "VoicePreset",
+    "detect_audio",
+    "detect_file",
+    "load_detector",
 ]
 
 if not TYPE_CHECKING:  # type checkers know the names from the imports above

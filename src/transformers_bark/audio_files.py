@@ -39,10 +39,19 @@ def audio_format(path: str | os.PathLike[str]) -> tuple[str, str]:
     Raises:
         ValueError: an ending of another kind.
     """
+    return FORMATS[audio_ending(path)]
+
+
+def audio_ending(path: str | os.PathLike[str]) -> str:
+    """The ending of an audio file, in lower case; without one ".wav".
+
+    Raises:
+        ValueError: an ending of another kind.
+    """
     ending = Path(path).suffix.lower()
     if ending not in ("", *FORMATS):
         raise ValueError(f"the ending of an audio file must be one of {', '.join(FORMATS)}, got {os.fspath(path)!r}")
-    return FORMATS[ending or ".wav"]
+    return ending or ".wav"
 
 
 def write_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> Path:
@@ -58,18 +67,18 @@ def write_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int) ->
         OSError: the file cannot be written; the error names it.
     """
     container, coding = audio_format(path)
-    content = _encode(_samples(audio), sampling_rate, container, coding)
+    content = _encode(as_samples(audio), sampling_rate, container, coding)
     output_files.write_bytes(path, content)
     return Path(path)
 
 
 def write_wav(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> Path:
     """`write_audio` as WAV, whatever the ending."""
-    output_files.write_bytes(path, _encode(_samples(audio), sampling_rate, *FORMATS[".wav"]))
+    output_files.write_bytes(path, _encode(as_samples(audio), sampling_rate, *FORMATS[".wav"]))
     return Path(path)
 
 
-def _samples(audio: Any) -> np.ndarray:
+def as_samples(audio: Any) -> np.ndarray:
     """Audio as float32 [samples] in [-1, 1]."""
     import numpy as np
 

@@ -5,6 +5,7 @@ A file is whole or not there (`output_files`). The same samples and tags give th
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -18,7 +19,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import soundfile
 
-from . import output_files
+from . import audio_files, output_files
 from .audio_files import FORMATS, MP4_FILES
 
 SOUND_FILES = {ending: FORMATS[ending] for ending in (".wav", ".flac", ".mp3", ".ogg", ".opus")}
@@ -40,11 +41,16 @@ class Tags:
     comment: str | None = None
 
     @classmethod
-    def synthetic(cls, model: str, title: str | None = None, artist: str | None = None) -> Tags:
-        """Tags that say which model made this speech, and that it is synthetic."""
+    def synthetic(cls, model: str | None, title: str | None = None, artist: str | None = None) -> Tags:
+        """Tags that say which model made this speech, where that is known, and that it is synthetic.
+
+        Args:
+            model: name on the Hub or folder; of a folder only the last part is told.
+        """
         from . import __version__
 
-        return cls(title, artist, f"transformers-bark {__version__}", f"Synthetic speech; model: {model}")
+        named = "" if not model else f"; model: {Path(model).name if os.path.isabs(model) else model}"
+        return cls(title, artist, f"transformers-bark {__version__}", f"Synthetic speech{named}")
 
     def as_dict(self) -> dict[str, str]:
         """The tags that are there, by name."""
@@ -102,6 +108,22 @@ def open_audio(
                 stream.close()
             raise
         stream.close()
+
+
+def write_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int, tags: Tags) -> Path:
+    """`audio_files.write_audio` with tags, in the formats that have them here; the others are written without."""
+    ending = audio_files.audio_ending(path)
+    if ending not in SOUND_FILES:
+        return audio_files.write_audio(path, audio, sampling_rate)
+    samples, buffer = audio_files.as_samples(audio), io.BytesIO()
+    try:
+        stream = _SoundFileStream(buffer, ending, sampling_rate, tags)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{ending} cannot hold audio of {sampling_rate} samples a second ({error})") from error
+    stream.write(samples)
+    stream.close()
+    output_files.write_bytes(path, buffer.getvalue())
+    return Path(path)
 
 
 class _Blocks:
@@ -213,8 +235,11 @@ class _Mp4Stream:
         self._rate = sampling_rate
         # "bitexact" leaves out times and versions, which would make every file another
         self._container = av.open(file, "w", format="ipod", options={"fflags": "bitexact"})
-        names = {"software": "encoder"}
-        self._container.metadata.update({names.get(name, name): value for name, value in tags.as_dict().items()})
+        said = tags.as_dict()
+        software = said.pop("software", None)
+        if software:  # "bitexact" leaves out its own tag as well
+            said["comment"] = "; ".join(part for part in (said.get("comment"), f"software: {software}") if part)
+        self._container.metadata.update(said)
         self._stream: Any = self._container.add_stream("aac", rate=sampling_rate, layout="mono")
         self._stream.bit_rate = _AAC_BITS
         self._stream.codec_context.flags |= av.codec.context.Flags.bitexact
@@ -307,4 +332,4 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-__all__ = ["ENDINGS", "AudioStream", "Tags", "check_ending", "open_audio"]
+__all__ = ["ENDINGS", "AudioStream", "Tags", "check_ending", "open_audio", "write_audio"]

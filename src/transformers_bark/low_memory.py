@@ -87,6 +87,7 @@ def load_without_blocks(
         return model_class.from_pretrained(source, engine="torch", **hub).eval()
     choice = replace(choice, name="onnxruntime")
     model = _skeleton(model_class, source, **hub)
+    model.config._name_or_path = model.name_or_path = source  # files that it writes say which model made them
     missing, _ = model.load_state_dict(_outside_blocks(weights), strict=False, assign=True)
     model.fine_acoustics.tie_weights()
     expected = re.compile("|".join([_BLOCKS.pattern, r"\.lm_heads\.", *model_class._keys_to_ignore_on_load_missing]))

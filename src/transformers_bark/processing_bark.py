@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from . import audio_files, hub, input_files, output_files, vocabulary
+from . import hub, input_files, output_files, vocabulary
 from .generation_configuration_bark import BarkGenerationConfig
 from .unknown_text import known_text, says_something
 from .voices import KEYS, VoicePreset, load_array
@@ -351,19 +351,27 @@ class BarkProcessor(ProcessorMixin):
                 )
 
     def save_audio(
-        self, audio: Tensor | np.ndarray, path: str | os.PathLike[str], sampling_rate: int | None = None
+        self,
+        audio: Tensor | np.ndarray,
+        path: str | os.PathLike[str],
+        sampling_rate: int | None = None,
+        tags: bool = True,
     ) -> None:
         """Writes audio [samples] or [1, samples] as a mono file, whole or not at all.
 
         Args:
             path: its ending says what is written: .wav, .flac, .mp3, .ogg, .opus and more (`audio_files.FORMATS`); without one, WAV.
             sampling_rate: samples per second; None for the model's.
+            tags: whether WAV, FLAC, MP3, Ogg and Opus files say what made them, and that they are synthetic.
 
         Raises:
             ValueError: audio of another shape, samples that are not numbers, or another ending.
             OSError: the file cannot be written; the error names it.
         """
-        audio_files.write_audio(path, audio, self.sampling_rate if sampling_rate is None else sampling_rate)
+        from .audio_streams import Tags, write_audio
+
+        rate = self.sampling_rate if sampling_rate is None else sampling_rate
+        write_audio(path, audio, rate, Tags.synthetic(None) if tags else Tags())
 
 
 def check_tokenizer(tokenizer: Any, source: str) -> None:

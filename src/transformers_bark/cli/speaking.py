@@ -140,6 +140,8 @@ def _speak_at_once(
     options: argparse.Namespace, clock: Clock, model: Any, processor: Any, text: str, voice: Any
 ) -> None:
     """One text in one generation."""
+    from ..audio_streams import Tags, write_audio
+
     length = model.generation_config.semantic_config.max_input_semantic_length
     inputs = processor(text, voice_preset=voice, max_length=length, device=model.device)
     before = time.perf_counter()
@@ -157,7 +159,8 @@ def _speak_at_once(
     if not len(audio):
         raise RuntimeError("the model ended before it said anything; try another --seed or a higher --min-eos-p")
     rate = model.generation_config.sample_rate
-    audio_files.write_audio(options.output, audio, rate)
+    tags = Tags() if options.no_tags else Tags.synthetic(model.config._name_or_path)
+    write_audio(options.output, audio, rate, tags)
     if options.save_voice:
         output.voice_preset(0).save(options.save_voice)
     _report(options, clock, f"{options.output}: {len(audio) / rate:.2f} s at {rate} Hz", len(audio) / rate, computed)

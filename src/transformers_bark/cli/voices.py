@@ -192,6 +192,7 @@ def _sample(options: argparse.Namespace) -> None:
     source = models.model_source(options)
     _check_name(source, options.sample)
     with quiet_interrupts():
+        from ..audio_streams import Tags, write_audio
         from ..modeling_bark import BarkModel
         from ..processing_bark import BarkProcessor
     models.set_up_logging(quiet=False, bars=False)
@@ -201,7 +202,7 @@ def _sample(options: argparse.Namespace) -> None:
     audio = model.codec_decode(voice.fine_prompt[None])[0].detach()
     rate = model.generation_config.sample_rate
     if options.output is not None:
-        audio_files.write_audio(options.output, audio, rate)
+        write_audio(options.output, audio, rate, Tags.synthetic(source))
         taken = output_files.is_standard_output(options.output)
         say_line(f"{options.output}: {len(audio) / rate:.2f} s at {rate} Hz", sys.stderr if taken else None)
     if options.play:

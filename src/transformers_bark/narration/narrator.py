@@ -297,8 +297,7 @@ class Narration:
         )
 
     def _model_name(self) -> str:
-        name = str(self._speaker.model.config._name_or_path or "unnamed")
-        return Path(name).name if os.path.isabs(name) else name
+        return str(self._speaker.model.config._name_or_path or "unnamed")
 
 
 class _Run:

@@ -1,0 +1,1 @@
+"""What tells Bark's audio: `BarkDetector` and what it needs."""
