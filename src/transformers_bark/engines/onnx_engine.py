@@ -149,6 +149,22 @@ class OnnxCausal:
         memory = [_value(value.numpy()[list(rows)]) for value in state.memory]
         return OnnxDecoding(memory, state.lengths[list(rows)])
 
+    def join(self, state: OnnxDecoding, other: OnnxDecoding) -> OnnxDecoding:
+        parts = (state, other)
+        lengths = np.concatenate([part.lengths for part in parts])
+        room = lengths.max() + max(part.memory[0].shape()[2] - part.lengths.max() for part in parts)
+        memory = []
+        for mine, theirs in zip(state.memory, other.memory, strict=True):
+            _, n_heads, _, head_dim = mine.shape()
+            joined = np.zeros((len(lengths), n_heads, int(room), head_dim), self.dtype)
+            first = 0
+            for part, value in ((state, mine), (other, theirs)):
+                longest, n_rows = part.lengths.max(), len(part.lengths)
+                joined[first : first + n_rows, :, :longest] = value.numpy()[:, :, :longest]
+                first += n_rows
+            memory.append(_value(joined))
+        return OnnxDecoding(memory, lengths)
+
     def _head(self, span: Span) -> np.ndarray:
         """The part of the head that is asked for, [token, hidden]."""
         if span not in self.heads:
