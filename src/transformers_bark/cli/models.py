@@ -77,21 +77,43 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice) -> An
     Raises:
         ValueError: a model of another type, one that lacks weights (it would make noise), or a dtype that the engine does not obey.
     """
-    import torch
+    _bark_config(source)
+    return _load(source, dtype, device, choice, keep_weights=False)
+
+
+def load_to_serve(source: str, dtype: str, device: Any, choice: EngineChoice) -> Any:
+    """As `load_model`; where the checkpoint tells when words are said, with the weights that tell it.
+
+    Raises:
+        ValueError: as `load_model`.
+    """
+    config = _bark_config(source)
+    return _load(source, dtype, device, choice, bool(getattr(config.semantic_config, "alignment_heads", None)))
+
+
+def _bark_config(source: str) -> Any:
     from transformers import AutoConfig
 
-    from ..low_memory import find_weights, load_whole
     from ..modeling_bark import BarkModel
 
     config = AutoConfig.from_pretrained(source)
     if config.model_type != BarkModel.config_class.model_type:
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")
+    return config
+
+
+def _load(source: str, dtype: str, device: Any, choice: EngineChoice, keep_weights: bool) -> Any:
+    import torch
+
+    from ..low_memory import find_weights, load_whole
+    from ..modeling_bark import BarkModel
+
     chosen = choice.for_device(device)
     if chosen.name == "onnxruntime" and dtype != "float32":
         if choice.name != "auto":
             raise ValueError(f"--dtype {dtype} is PyTorch's: with --engine {choice.name} give --precision instead")
         choice = chosen = replace(choice, name="torch")
-    if chosen.name == "onnxruntime" and find_weights(source) is not None:
+    if chosen.name == "onnxruntime" and not keep_weights and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
     model = load_whole(BarkModel, source, dtype=getattr(torch, dtype))

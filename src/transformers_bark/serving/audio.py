@@ -1,9 +1,9 @@
 """Encoded audio as it is made: one stream from its first byte to its trailer, in every format of OpenAI's interface.
 
-Encoders of MP3 and AAC begin with a frame of their own past, and such streams have nowhere to say so. That frame is left out, and a few
-milliseconds of silence stand before the speech in its place, so that what any player decodes is as long as the speech within
-30 ms. Both are coded at 48 kHz, where a frame, to which the end is filled up, is half as long as at 24 kHz. PCM, WAV, FLAC and Opus are
-as long as the speech to the sample.
+Encoders of MP3 and AAC begin with a frame of their own past, and such streams have nowhere to say so. That frame is left out, and
+a few milliseconds of silence stand before the speech in its place, so that what any player decodes is as long as the speech within
+30 ms. Both are coded at 48 kHz, where a frame, to which the end is filled up, is half as long as at 24 kHz. PCM, WAV, FLAC and
+Opus are as long as the speech to the sample.
 """
 
 from __future__ import annotations

@@ -30,59 +30,73 @@ class ServiceError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-class BadValue(ServiceError):
+class BadValueError(ServiceError):
     """A value that cannot be used; `param` names its field."""
 
     status, type, code = 422, "invalid_request_error", "invalid_value"
 
 
-class TooLong(ServiceError):
+class TooLongError(ServiceError):
     """More than is taken at once."""
 
     status, type, code = 413, "invalid_request_error", "too_long"
 
 
-class NotFound(ServiceError):
+class NotFoundError(ServiceError):
     """There is no such thing."""
 
     status, type, code = 404, "invalid_request_error", "not_found"
 
 
-class NotAllowed(ServiceError):
+class NotAllowedError(ServiceError):
     """No key, or a wrong one."""
 
     status, type, code = 401, "authentication_error", "invalid_api_key"
 
 
-class Full(ServiceError):
+class FullError(ServiceError):
     """All places are taken, those of the queue included."""
 
     status, type, code = 429, "rate_limit_error", "queue_full"
 
 
-class Closing(ServiceError):
+class ClosingError(ServiceError):
     """The service finishes what it has and takes nothing new."""
 
     status, code = 503, "shutting_down"
 
 
-class NotReady(ServiceError):
+class NotReadyError(ServiceError):
     """The model is not warm yet."""
 
     status, code = 503, "not_ready"
 
 
-class TookTooLong(ServiceError):
+class TookTooLongError(ServiceError):
     """The time of one request is over."""
 
     status, code = 504, "timeout"
 
 
-class Failed(ServiceError):
+class FailedError(ServiceError):
     """The model failed."""
 
     status, code = 500, "generation_failed"
 
 
-class Left(Exception):
+def bad_value(errors: Any) -> ServiceError:
+    """pydantic's errors -> the first, with the field's name; a body that is no JSON is a 400."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    if first["type"] == "json_invalid":
+        error = BadValueError("the body is not JSON", code="invalid_json")
+        error.status = 400
+        return error
+    # of the ways that a field may be given, the name of one is no part of its name
+    param = next(iter(place), None)
+    said = first["msg"][:1].lower() + first["msg"][1:]
+    return BadValueError(f"{param or 'the body'}: {said}", param)
+
+
+class LeftError(Exception):
     """The caller has hung up: nobody is there to be told anything."""

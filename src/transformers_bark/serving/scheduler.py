@@ -111,7 +111,7 @@ Observe = Callable[[int, int], None]
 """Told at every step how many rows are decoded, and how many jobs wait."""
 
 
-class Stopped(RuntimeError):
+class StoppedError(RuntimeError):
     """The scheduler has been stopped: nothing is generated any more."""
 
 
@@ -148,7 +148,7 @@ class Scheduler:
         return self
 
     def stop(self) -> None:
-        """Ends the thread; jobs that are not finished fail with `Stopped`."""
+        """Ends the thread; jobs that are not finished fail with `StoppedError`."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -174,11 +174,11 @@ class Scheduler:
         """Lines a job up.
 
         Raises:
-            Stopped: after `stop`.
+            StoppedError: after `stop`.
         """
         with self._changed:
             if self._stopping:
-                raise Stopped("the service is shutting down")
+                raise StoppedError("the service is shutting down")
             self._waiting.setdefault(job.caller, deque()).append(job)
             self._changed.notify_all()
         return job
@@ -195,12 +195,12 @@ class Scheduler:
         """Runs something short that needs the model, between two steps.
 
         Raises:
-            Stopped: after `stop`.
+            StoppedError: after `stop`.
         """
         result: Future[Any] = Future()
         with self._changed:
             if self._stopping:
-                raise Stopped("the service is shutting down")
+                raise StoppedError("the service is shutting down")
             self._calls.append((function, result))
             self._changed.notify_all()
         return result
@@ -209,12 +209,12 @@ class Scheduler:
         with torch.no_grad():
             while self._wait():
                 self._turn()
-        self._fail(list(self._working.values()), Stopped("the service is shutting down"))
+        self._fail(list(self._working.values()), StoppedError("the service is shutting down"))
         with self._changed:
             left = [job for jobs in self._waiting.values() for job in jobs]
             self._waiting.clear()
             calls, self._calls = list(self._calls), deque()
-        self._fail(left, Stopped("the service is shutting down"))
+        self._fail(left, StoppedError("the service is shutting down"))
         for _, result in calls:
             result.cancel()
 

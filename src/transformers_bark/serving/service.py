@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .audio import Encoder
-from .errors import Closing, Failed, Full, Left, NotReady, ServiceError, TooLong
+from .errors import ClosingError, FailedError, FullError, LeftError, NotReadyError, ServiceError, TooLongError
 from .metrics import Metrics
-from .scheduler import Scheduler, Stopped
+from .scheduler import Scheduler, StoppedError
+from .schemas import Spoken
 from .speech import Asked, Part, Reader, Speech, Talk, Usage
 from .voices import Voices
 
@@ -53,9 +54,11 @@ class ServiceLimits:
     body_seconds: float = 30.0
 
     def check_text(self, text: str, field: str = "input") -> None:
-        """Raises `TooLong` for a text of more characters."""
+        """Raises `TooLongError` for a text of more characters."""
         if len(text) > self.characters:
-            raise TooLong(f"the text has {len(text)} characters, {self.characters} are taken", field, "string_too_long")
+            raise TooLongError(
+                f"the text has {len(text)} characters, {self.characters} are taken", field, "string_too_long"
+            )
 
 
 class Items(Generic[_T]):
@@ -71,10 +74,10 @@ class Items(Generic[_T]):
         """Waits until the client has taken enough of what was before.
 
         Raises:
-            Left: nobody takes anything any more.
+            LeftError: nobody takes anything any more.
         """
         if not self._room.acquire(timeout=max(0.0, deadline - time.monotonic())) or self._closed.is_set():
-            raise Left
+            raise LeftError
         self._send(item)
 
     def end(self, error: BaseException | None) -> None:
@@ -85,7 +88,7 @@ class Items(Generic[_T]):
         try:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
         except RuntimeError:  # the loop has ended
-            raise Left from None
+            raise LeftError from None
 
     def close(self) -> None:
         """Nothing more is taken."""
@@ -150,6 +153,19 @@ class Service:
         """Places that are taken."""
         return self._taken
 
+    def ask(self, spoken: Spoken, words: bool = False) -> Asked:
+        """What a request asks for; in a thread, as a voice is read from its file.
+
+        Raises:
+            BadValueError: there is no such voice.
+        """
+        options: dict[str, Any] = {}
+        if spoken.temperature is not None:  # as on the command line, it turns sampling on
+            options = {"temperature": spoken.temperature, "semantic_do_sample": True, "coarse_do_sample": True}
+        voice = self.voices.get(spoken.voice_name)
+        seed = secrets.randbelow(2**31) if spoken.seed is None else spoken.seed
+        return Asked(spoken.input, voice, spoken.voice_name, seed, spoken.speed, spoken.language, options, words)
+
     def start(self) -> None:
         """Starts the model's thread, and warms up on another."""
         self.scheduler.start()
@@ -160,13 +176,13 @@ class Service:
         try:
             for _ in Speech(self.reader, Asked(WARM_UP, self.voices.get("default"), "default", 1), talk):
                 pass
-        except Left:
+        except LeftError:
             return
         except ServiceError as error:  # a text that this model cannot say is no reason not to serve others
             logger.warning("the warm-up failed: %s", error.message)
-            if isinstance(error, Failed):
+            if isinstance(error, FailedError):
                 return
-        except Stopped:
+        except StoppedError:
             return
         self.is_ready = True
 
@@ -179,18 +195,18 @@ class Service:
         """A place for a request of so many texts.
 
         Raises:
-            Closing, NotReady: none is given now.
-            Full: all are taken.
+            ClosingError, NotReadyError: none is given now.
+            FullError: all are taken.
         """
         if self.is_closing:
-            raise Closing("the service is shutting down", headers={"Retry-After": "5", "Connection": "close"})
+            raise ClosingError("the service is shutting down", headers={"Retry-After": "5", "Connection": "close"})
         if not self.is_ready:
-            raise NotReady("the model is getting ready", headers={"Retry-After": "2"})
+            raise NotReadyError("the model is getting ready", headers={"Retry-After": "2"})
         count = min(count, self.places)
         with self._lock:
             if self._taken + count > self.places:
                 wait = min(60, max(1, round(self._taken / self.scheduler.slots * self._pace)))
-                raise Full(
+                raise FullError(
                     f"all {self.places} places are taken: try again in about {wait} s",
                     headers={"Retry-After": str(wait)},
                 )
@@ -263,7 +279,7 @@ class Visit:
         talk = Talk(self.service.scheduler, self.caller, self.deadline - time.monotonic())
         with self._lock:
             if self._left:
-                raise Left
+                raise LeftError
             self._talks.append(talk)
         return Speech(self.service.reader, asked, talk)
 
@@ -272,7 +288,7 @@ class Visit:
         items: Items[_T] = Items(asyncio.get_running_loop())
         with self._lock:
             if self._left:
-                raise Left
+                raise LeftError
             self._items.append(items)
             self._running += 1
         name = f"bark-request-{self.caller}-{secrets.token_hex(2)}"
@@ -284,18 +300,18 @@ class Visit:
         try:
             for item in make():
                 items.put(item, self.deadline)
-        except Left as left:
+        except LeftError as left:
             error = left
         except ServiceError as known:
             error = self.error = known
-        except Stopped:
-            error = self.error = Closing("the service is shutting down")
+        except StoppedError:
+            error = self.error = ClosingError("the service is shutting down")
         except Exception as unknown:
             logger.exception("a request failed")
-            error = self.error = Failed(f"the request failed: {type(unknown).__name__}")
+            error = self.error = FailedError(f"the request failed: {type(unknown).__name__}")
         try:
             items.end(error)
-        except Left:
+        except LeftError:
             pass
         finally:
             with self._lock:

@@ -22,8 +22,8 @@ from ..narration.alignment import Alignment, Word
 from ..narration.joining import at_speed
 from ..narration.speaking import Finished, Request, Speaker, better, is_known, piece_seed
 from ..voices import VoicePreset
-from .errors import BadValue, Failed, Left, ServiceError, TookTooLong
-from .scheduler import Job, Options, Scheduler, Stopped, Take
+from .errors import BadValueError, FailedError, LeftError, ServiceError, TookTooLongError
+from .scheduler import Job, Options, Scheduler, StoppedError, Take
 from .voices import Voices
 
 AHEAD = 4
@@ -146,13 +146,13 @@ class Talk:
         """Lines up a generation of what the processor gives for one text.
 
         Raises:
-            Left: the caller has hung up.
-            Stopped: the service has.
+            LeftError: the caller has hung up.
+            StoppedError: the service has.
         """
         job = Job(self.caller, inputs["input_ids"], inputs.get("attention_mask"), voice, options, seed)
         with self._lock:
             if self.is_cancelled:
-                raise Left
+                raise LeftError
             self._jobs.add(job)
             self.scheduler.submit(job)
         job.result.add_done_callback(lambda _: self._ended.put(job))
@@ -162,14 +162,14 @@ class Talk:
         """The next job that ends.
 
         Raises:
-            Left, TookTooLong, Failed, Stopped: instead of it.
+            LeftError, TookTooLongError, FailedError, StoppedError: instead of it.
         """
         try:
             job = self._ended.get(timeout=max(0.0, self.seconds_left))
         except queue.Empty:
-            raise TookTooLong("the request took longer than it may") from None
+            raise TookTooLongError("the request took longer than it may") from None
         if job is None or self.is_cancelled:
-            raise Left
+            raise LeftError
         with self._lock:
             self._jobs.discard(job)
         return job, _result(job.result, 0.0)
@@ -179,7 +179,7 @@ class Talk:
         return _result(self.scheduler.call(function), self.seconds_left)
 
     def cancel(self) -> None:
-        """Ends all jobs before their next step; whoever waits for one gets `Left`."""
+        """Ends all jobs before their next step; whoever waits for one gets `LeftError`."""
         with self._lock:
             self.is_cancelled = True
             jobs, self._jobs = self._jobs, set()
@@ -191,13 +191,13 @@ def _result(future: Future[Any], seconds: float) -> Any:
     try:
         return future.result(timeout=max(0.0, seconds))
     except CancelledError:
-        raise Left from None
+        raise LeftError from None
     except TimeoutError:
-        raise TookTooLong("the request took longer than it may") from None
-    except (ServiceError, Stopped):
+        raise TookTooLongError("the request took longer than it may") from None
+    except (ServiceError, StoppedError):
         raise
     except Exception as error:
-        raise Failed(f"the model failed: {error}") from error
+        raise FailedError(f"the model failed: {error}") from error
 
 
 class ScheduledSpeaker(Speaker):
@@ -277,8 +277,8 @@ class Speech:
         """Parts in order.
 
         Raises:
-            BadValue: a text that cannot be said.
-            Left, TookTooLong, Failed, Stopped: the rest is not made.
+            BadValueError: a text that cannot be said.
+            LeftError, TookTooLongError, FailedError, StoppedError: the rest is not made.
         """
         reader, asked = self._reader, self.asked
         self.usage.input_tokens = reader.count_tokens(asked.text)
@@ -299,7 +299,7 @@ class Speech:
         _, take = self.talk.next()
         self.usage.output_tokens = len(take.made.semantic_prompt)
         if not len(take.audio):
-            raise BadValue("the model ended before it said anything: try another seed", "input", "nothing_said")
+            raise BadValueError("the model ended before it said anything: try another seed", "input", "nothing_said")
         words = self._words(script[0], take) if asked.words else None
         self.length = len(take.audio)
         spoken = Spoken(script[0], take.audio, reader.rate, 0.0, 0.0, words, (), job.seed, 1)
@@ -377,26 +377,26 @@ class Reader:
         try:
             return self.processor([text], max_length=length)
         except ValueError as error:
-            raise BadValue(str(error), "input") from error
+            raise BadValueError(str(error), "input") from error
 
     def script(self, asked: Asked) -> Script:
         """The pieces of a text.
 
         Raises:
-            BadValue: there is nothing to say in it, a mark that is none, or a voice that there is not.
+            BadValueError: there is nothing to say in it, a mark that is none, or a voice that there is not.
         """
         try:
             script = read(asked.text, voice=asked.voice_name, language=asked.language, limits=self._once)
             if not script.is_plain:
                 script = read(asked.text, voice=asked.voice_name, language=asked.language, limits=self.limits)
         except ValueError as error:
-            raise BadValue(str(error), "input") from error
+            raise BadValueError(str(error), "input") from error
         if not any(is_known(self.processor.tokenizer, piece.text) for piece in script):
-            raise BadValue("there is nothing in the text that this model can say", "input", "nothing_to_say")
+            raise BadValueError("there is nothing in the text that this model can say", "input", "nothing_to_say")
         for name in script.voices:
             if name is not None:
                 try:
                     self.processor.load_voice(name)
-                except BadValue as error:
-                    raise BadValue(error.message, "input") from error
+                except BadValueError as error:
+                    raise BadValueError(error.message, "input") from error
         return script

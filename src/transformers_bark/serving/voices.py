@@ -26,7 +26,7 @@ import safetensors.torch
 
 from .. import output_files
 from ..voices import VoicePreset
-from .errors import BadValue, Full, NotFound, TooLong
+from .errors import BadValueError, FullError, NotFoundError, TooLongError
 
 DEFAULT, RANDOM = "default", "random"
 """The checkpoint's first voice; no voice, so that the seed decides."""
@@ -96,7 +96,7 @@ class Voices:
         """The voice of a name or id; None for no voice.
 
         Raises:
-            BadValue: there is none of that name.
+            BadValueError: there is none of that name.
         """
         if name == RANDOM or name == DEFAULT and not self._listed:
             return None
@@ -105,7 +105,7 @@ class Voices:
         with self._lock:
             found = self._find(name)
             if found is None:
-                raise BadValue(f"there is no voice {name[:80]!r}; GET /v1/audio/voices lists them", "voice")
+                raise BadValueError(f"there is no voice {name[:80]!r}; GET /v1/audio/voices lists them", "voice")
             if found.id not in self._loaded:
                 self._loaded[found.id] = self._load(found)
             self._loaded.move_to_end(found.id)
@@ -133,22 +133,23 @@ class Voices:
         """Stores a voice: the bytes of an .npz or .safetensors file.
 
         Raises:
-            BadValue: a name of other signs or one that is taken, or data that is no voice of this checkpoint.
-            Full: as many are stored as may be.
-            NotFound: voices are not stored here.
+            BadValueError: a name of other signs or one that is taken, or data that is no voice of this checkpoint.
+            FullError: as many are stored as may be.
+            NotFoundError: voices are not stored here.
         """
         if self._folder is None:
-            raise NotFound("no voices are stored here")
+            raise NotFoundError("no voices are stored here")
         if not _NAME.fullmatch(name):
-            raise BadValue(
-                "a voice's name has 1 to 64 letters, digits, spaces, and _ . -, and begins with a letter or digit", "name"
+            raise BadValueError(
+                "a voice's name has 1 to 64 letters, digits, spaces, and _ . -, and begins with a letter or digit",
+                "name",
             )
         preset = read_voice(data, self._config)
         with self._lock:
             if name in (DEFAULT, RANDOM) or self._find(name) is not None:
-                raise BadValue(f"there is a voice {name!r} already", "name")
+                raise BadValueError(f"there is a voice {name!r} already", "name")
             if len(self._stored) >= self.most:
-                raise Full(f"{self.most} voices are stored: delete one first", code="too_many_voices")
+                raise FullError(f"{self.most} voices are stored: delete one first", code="too_many_voices")
             voice = Voice(f"voice_{secrets.token_hex(12)}", name, int(time.time()), True)
             parts = {key: part.contiguous() for key, part in preset.as_dict().items()}
             with output_files.open_output(self._path(voice.id), make_folder=True) as file:
@@ -160,13 +161,13 @@ class Voices:
         """Deletes a stored voice.
 
         Raises:
-            NotFound: there is none of that id.
+            NotFoundError: there is none of that id.
         """
         with self._lock:
             voice = self._stored.pop(voice_id, None)
             self._loaded.pop(voice_id, None)
             if voice is None:
-                raise NotFound("there is no stored voice of that id", "voice_id")
+                raise NotFoundError("there is no stored voice of that id", "voice_id")
             self._path(voice.id).unlink(missing_ok=True)
         return voice
 
@@ -175,8 +176,8 @@ def read_voice(data: bytes, config: Any) -> VoicePreset:
     """The voice in the bytes of an .npz or .safetensors file.
 
     Raises:
-        BadValue: what the bytes hold is no voice, or none of this checkpoint.
-        TooLong: arrays larger than any voice's.
+        BadValueError: what the bytes hold is no voice, or none of this checkpoint.
+        TooLongError: arrays larger than any voice's.
     """
     is_zip = data.startswith(b"PK")
     # read by what reads a user's files, from a file of our own
@@ -189,7 +190,7 @@ def read_voice(data: bytes, config: Any) -> VoicePreset:
             return VoicePreset.load(path).check(config)
         except ValueError as error:
             said = str(error).replace(f"{path}: ", "").replace(str(path), "the file").removeprefix("voice preset ")
-            raise BadValue(f"the file is no voice of this model: {said}", "file") from error
+            raise BadValueError(f"the file is no voice of this model: {said}", "file") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -198,7 +199,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > _PARTS or any(entry.file_size > _LARGEST_PART for entry in entries):
-                raise TooLong("the arrays of the file are larger than those of a voice", "file")
+                raise TooLongError("the arrays of the file are larger than those of a voice", "file")
             for entry in entries:
                 with archive.open(entry) as file:
                     _check_head(file)
@@ -217,4 +218,4 @@ def _check_head(file: Any) -> None:
     except Exception as error:  # damaged streams raise whatever reads them raises
         raise ValueError(f"it is damaged ({error})") from error
     if math.prod(shape) * max(1, kind.itemsize) > _LARGEST_PART or any(size < 0 for size in shape):
-        raise TooLong("the arrays of the file are larger than those of a voice", "file")
+        raise TooLongError("the arrays of the file are larger than those of a voice", "file")
