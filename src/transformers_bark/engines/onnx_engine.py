@@ -40,6 +40,7 @@ class OnnxDecoding:
     Args:
         memory: keys and values of each layer, [row, head, room, head_dim].
         lengths: tokens of each row.
+        storage: where the memory lies, with room for more rows; None where it lies alone.
         bindings: of the memory to the sessions that were used.
         read: tokens that were proposed and are read already, and the logits [1, token] after each.
         reach: tokens to propose next time: one more when all were chosen, one less when not.
@@ -47,6 +48,7 @@ class OnnxDecoding:
 
     memory: list[Any]
     lengths: np.ndarray
+    storage: list[np.ndarray] | None = None
     bindings: dict[Any, Any] = field(default_factory=dict)
     read: list[tuple[int, Tensor]] = field(default_factory=list)
     reach: int = 4
@@ -146,24 +148,35 @@ class OnnxCausal:
         return _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
-        memory = [_value(value.numpy()[list(rows)]) for value in state.memory]
-        return OnnxDecoding(memory, state.lengths[list(rows)])
+        lengths, n_rows = state.lengths[list(rows)], len(rows)
+        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+        if any(row < n_rows for _, row in moved):  # it lies where another comes
+            return self._decoding([value.numpy()[list(rows)] for value in state.memory], lengths)
+        storage = state.storage or [value.numpy() for value in state.memory]
+        for part in storage:
+            for place, row in moved:
+                part[place, :, : state.lengths[row]] = part[row, :, : state.lengths[row]]
+        return self._decoding(storage, lengths)
 
     def join(self, state: OnnxDecoding, other: OnnxDecoding) -> OnnxDecoding:
-        parts = (state, other)
+        parts, n_rows = (state, other), len(state.lengths)
         lengths = np.concatenate([part.lengths for part in parts])
-        room = lengths.max() + max(part.memory[0].shape()[2] - part.lengths.max() for part in parts)
-        memory = []
-        for mine, theirs in zip(state.memory, other.memory, strict=True):
-            _, n_heads, _, head_dim = mine.shape()
-            joined = np.zeros((len(lengths), n_heads, int(room), head_dim), self.dtype)
-            first = 0
-            for part, value in ((state, mine), (other, theirs)):
-                longest, n_rows = part.lengths.max(), len(part.lengths)
-                joined[first : first + n_rows, :, :longest] = value.numpy()[:, :, :longest]
-                first += n_rows
-            memory.append(_value(joined))
-        return OnnxDecoding(memory, lengths)
+        longest = int(lengths.max())
+        left = max(part.memory[0].shape()[2] - int(part.lengths.max()) for part in parts)
+        room = max(longest, min(longest + left, self.model.config.block_size))
+        storage = state.storage or [value.numpy() for value in state.memory]
+        if len(storage[0]) < len(lengths) or storage[0].shape[2] < room:
+            # twice as many rows as now, so that not every row that comes moves all that are there
+            storage = [_grown(part[:n_rows], 2 * len(lengths), room) for part in storage]
+        for part, value in zip(storage, other.memory, strict=True):
+            seen = int(other.lengths.max())
+            part[n_rows : len(lengths), :, :seen] = value.numpy()[:, :, :seen]
+        return self._decoding(storage, lengths)
+
+    @staticmethod
+    def _decoding(storage: list[np.ndarray], lengths: np.ndarray) -> OnnxDecoding:
+        """The first rows of a storage as a batch."""
+        return OnnxDecoding([_value(part[: len(lengths)]) for part in storage], lengths, storage)
 
     def _head(self, span: Span) -> np.ndarray:
         """The part of the head that is asked for, [token, hidden]."""
@@ -261,7 +274,17 @@ def _rows(table: nn.Embedding, places: Tensor) -> np.ndarray:
     return _float(table.weight)[places.numpy()]
 
 
+def _grown(rows: np.ndarray, n_rows: int, room: int) -> np.ndarray:
+    """Keys or values [row, head, position, head_dim] in a memory of more rows and positions."""
+    _, n_heads, n_positions, head_dim = rows.shape
+    grown = np.zeros((n_rows, n_heads, room, head_dim), rows.dtype)
+    kept = min(room, n_positions)
+    grown[: len(rows), :, :kept] = rows[:, :, :kept]
+    return grown
+
+
 def _value(array: np.ndarray) -> Any:
+    """Shares the array's memory."""
     import onnxruntime
 
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

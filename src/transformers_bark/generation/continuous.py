@@ -54,6 +54,7 @@ class SemanticBatch:
 
     def __init__(self, model: Any, config: Any, draws: Draws) -> None:
         self._model, self._config, self._draws = model, config, draws
+        self._device = model.device  # to ask a model is to walk through its modules
         self._rows: list[_SemanticRow] = []
         self._choosers: dict[str, Chooser] = {}
         self._logits: Tensor | None = None
@@ -99,11 +100,11 @@ class SemanticBatch:
                 self._choosers.clear()
             self._choosers[key] = chooser
         limit = check_semantic(self._model, self._config, options)
-        return _SemanticRow(owner, chooser, limit, chooser.nothing_made(1, self._model.device))
+        return _SemanticRow(owner, chooser, limit, chooser.nothing_made(1, self._device))
 
     def leave(self, owners: Collection[int]) -> None:
         """Rows go before they have ended."""
-        self._keep([place for place, row in enumerate(self._rows) if row.owner not in owners])
+        self._keep(_compact([row.owner not in owners for row in self._rows]))
 
     def clear(self) -> None:
         """All rows go."""
@@ -125,10 +126,10 @@ class SemanticBatch:
         ended, last = Ended(), [0] * len(self._rows)
         for places in _alike([id(row.chooser) for row in self._rows]):
             self._choose(places, last, ended)
-        going = [place for place, row in enumerate(self._rows) if row.owner not in ended]
+        going = _compact([row.owner not in ended for row in self._rows])
         self._keep(going)
         if self._rows:
-            tokens = torch.tensor([last[place] for place in going], device=self._model.device)
+            tokens = torch.tensor([last[place] for place in going], device=self._device)
             self._logits, self._state = self._engine.step(self._state, tokens, foresight=self._foresee())
         return ended
 
@@ -151,13 +152,20 @@ class SemanticBatch:
             if not over or over == 2 and over is not True:
                 row.tokens.append(token)
             if over or len(row.tokens) == row.limit:
-                ended[row.owner] = torch.tensor(row.tokens, dtype=torch.long, device=self._model.device)
+                ended[row.owner] = torch.tensor(row.tokens, dtype=torch.long, device=self._device)
 
     def _foresee(self) -> Any:
         if len(self._rows) > 1:
             return None
         (row,) = self._rows
         return row.chooser.foresee(row.limit - len(row.tokens) - 1, [row.owner], row.made)
+
+
+def _compact(stays: Sequence[bool]) -> list[int]:
+    """Places of the rows that stay, the last of them in the gaps: so that few rows are moved."""
+    n_rows = sum(stays)
+    late = [place for place in range(n_rows, len(stays)) if stays[place]]
+    return [place if stays[place] else late.pop() for place in range(n_rows)]
 
 
 def _alike(keys: Sequence[int]) -> Iterator[list[int]]:
@@ -211,6 +219,7 @@ class CoarseBatch:
 
     def __init__(self, model: Any, semantic_config: Any, coarse_config: Any, codebook_size: int, draws: Draws) -> None:
         self._model, self._config, self._draws = model, coarse_config, draws
+        self._device = model.device
         self._vocab_size, self._codebook_size = semantic_config.semantic_vocab_size, codebook_size
         self._n_codebooks = coarse_config.n_coarse_codebooks
         self._ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
@@ -227,7 +236,7 @@ class CoarseBatch:
     def join(self, owner: int, tokens: Tensor, voice: tuple[Tensor, Tensor] | None, options: CoarseOptions) -> None:
         """A row comes: its semantic tokens [n], and semantic tokens [n] and coarse codes [codebook, frame] of its voice."""
         sizes = (self._ratio, self._vocab_size, self._codebook_size)
-        row = make_row(owner, tokens.to(self._model.device).long(), voice, *sizes, self._config, options)
+        row = make_row(owner, tokens.to(self._device).long(), voice, *sizes, self._config, options)
         self._waiting.append(_CoarseRow(row, self._turns_of(options)))
 
     def _turns_of(self, options: CoarseOptions) -> Turns:
@@ -246,7 +255,7 @@ class CoarseBatch:
     def leave(self, owners: Collection[int]) -> None:
         """Rows go before they have ended."""
         self._waiting = [row for row in self._waiting if row.owner not in owners]
-        self._keep([place for place, row in enumerate(self._rows) if row.owner not in owners])
+        self._keep(_compact([row.owner not in owners for row in self._rows]))
 
     def clear(self) -> None:
         """All rows go."""
@@ -276,7 +285,7 @@ class CoarseBatch:
             going = self._go_on(ended)
             self._keep(going)
             if self._rows:
-                tokens = torch.tensor([last[place] for place in going], device=self._model.device)
+                tokens = torch.tensor([last[place] for place in going], device=self._device)
                 span = self._rows[0].turns.span(turn + 1)
                 self._logits, self._state = self._engine.step(self._state, tokens, span, self._foresee())
         return ended
@@ -320,19 +329,16 @@ class CoarseBatch:
             except ValueError as error:
                 ended[row.owner] = error
         if turns.stopped(rows[0].made()):  # with the frame that it is in
-            row = rows[0].row
-            done = row.n_done + len(rows[0].new)
-            row.n_tokens = min(row.n_tokens, -(-done // self._n_codebooks) * self._n_codebooks)
-            rows[0].count = min(rows[0].count, row.n_tokens - row.n_done)
+            stopped = rows[0].row
+            done = stopped.n_done + len(rows[0].new)
+            stopped.n_tokens = min(stopped.n_tokens, -(-done // self._n_codebooks) * self._n_codebooks)
+            rows[0].count = min(rows[0].count, stopped.n_tokens - stopped.n_done)
 
     def _go_on(self, ended: Ended) -> list[int]:
         """The places of the rows that have tokens to come before their prompt moves; the others wait for that, or have ended."""
-        going = []
-        for place, row in enumerate(self._rows):
-            if row.owner in ended:
-                continue
-            if len(row.new) < row.count:
-                going.append(place)
+        going = [row.owner not in ended and len(row.new) < row.count for row in self._rows]
+        for row, goes_on in zip(self._rows, going, strict=True):
+            if goes_on or row.owner in ended:
                 continue
             row.take()
             if row.row.n_done < row.row.n_tokens:
@@ -340,7 +346,7 @@ class CoarseBatch:
             else:
                 sizes = (self._n_codebooks, self._vocab_size, self._codebook_size)
                 ended[row.owner] = vocabulary.coarse_codes(row.row.made, *sizes)
-        return going
+        return _compact(going)
 
     def _foresee(self) -> Any:
         if len(self._rows) > 1:

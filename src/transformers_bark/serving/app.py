@@ -6,6 +6,7 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -202,9 +203,7 @@ def _add_more_speech(app: FastAPI, service: Service) -> None:
         if len(body.items) > service.limits.batch:
             raise TooLongError(f"{len(body.items)} texts are given, {service.limits.batch} are taken at once", "items")
         with service.enter(len(body.items)) as visit:
-            works = [
-                visit.run(lambda item=item: _one_of_batch(service, visit, *item)) for item in enumerate(body.items)
-            ]  # type: ignore[misc]
+            works = [visit.run(partial(_one_of_batch, service, visit, item)) for item in body.items]
 
             async def finish() -> list[Any]:
                 return [await _result_of(index, items) for index, items in enumerate(works)]
@@ -242,7 +241,7 @@ async def _result_of(index: int, items: Any) -> dict[str, Any]:
         return {"index": index, **error.body()}
 
 
-def _one_of_batch(service: Service, visit: Visit, index: int, item: Any) -> Iterator[dict[str, Any]]:
+def _one_of_batch(service: Service, visit: Visit, item: Any) -> Iterator[dict[str, Any]]:
     """One text of a batch, whole."""
     try:
         spoken = Spoken.model_validate(item)
@@ -281,7 +280,9 @@ def _add_voices(app: FastAPI, service: Service) -> None:
         """The voices of the model, and those that are stored."""
         return {"data": [vars(voice) for voice in service.voices]}
 
-    stored = {404: {"model": ErrorOut, "description": "there is none, or none are stored here"}}
+    stored: dict[int | str, dict[str, Any]] = {
+        404: {"model": ErrorOut, "description": "there is none, or none are stored here"}
+    }
 
     @app.post(
         "/v1/audio/voices",

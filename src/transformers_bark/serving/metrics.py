@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -17,7 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        made = {"namespace": "bark", "registry": self.registry}
+        made: dict[str, Any] = {"namespace": "bark", "registry": self.registry}
         self.requests = Counter("requests", "Requests by what became of them", ["endpoint", "outcome"], **made)
         self.queue = Gauge("queue_length", "Generations that wait for a place", **made)
         self.working = Gauge("generations_in_work", "Generations that have a place", **made)

@@ -206,6 +206,10 @@ class Scheduler:
         return result
 
     def _run(self) -> None:
+        import os
+
+        if os.environ.get("BTHREADS"):
+            torch.set_num_threads(int(os.environ["BTHREADS"]))
         with torch.no_grad():
             while self._wait():
                 self._turn()
@@ -280,7 +284,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Gives free places to those who wait."""
-        new = []
+        new: list[tuple[int, Tensor, SemanticOptions]] = []
         while len(self._working) < self.slots and len(new) < MOST_PROMPTS:
             job = self._next()
             if job is None:

@@ -216,7 +216,7 @@ class Service:
     def leave(self, visit: Visit, seconds: float | None) -> None:
         """Gives a request's places back."""
         with self._lock:
-            self._taken -= visit.count
+            self._taken -= visit.places
             if seconds is not None:
                 self._pace += 0.2 * (seconds - self._pace)
 
@@ -224,8 +224,8 @@ class Service:
 class Visit:
     """A request that has a place, until `leave`."""
 
-    def __init__(self, service: Service, caller: int, count: int) -> None:
-        self.service, self.caller, self.count = service, caller, count
+    def __init__(self, service: Service, caller: int, places: int) -> None:
+        self.service, self.caller, self.places = service, caller, places
         self.began = time.monotonic()
         self.deadline = self.began + service.limits.seconds
         self.usage = Usage()
