@@ -51,6 +51,7 @@ TEST = [
     *TRAIN,
     *BENCH,
     *SERVE,
+    "httpx2>=2",  # any request to the service
     "hypothesis>=6.100",  # any option values, any text
     "jiwer>=3",  # what a recogniser heard
     "openai>=1.50",  # the client that the service is for

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -149,10 +150,8 @@ async def hang_up(url: str, count: int) -> dict[str, float]:
                 await speak(client, {"input": SENTENCES[0], "voice": "default", "seed": number}, leave_after=1)
             else:
                 with_limit = speak(client, {"input": LONG, "voice": "default", "seed": number})
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(with_limit, 0.05 * (1 + number % 5))
-                except TimeoutError:
-                    pass
         after = await speak(client, {"input": SENTENCES[0], "voice": "default", "seed": 1})
     before = statistics.median(call.first for call in alone)
     return {"aborts": count, "first_alone": before, "first_after": after.first, "later_by": after.first - before}

@@ -40,7 +40,7 @@ class OnnxDecoding:
     Args:
         memory: keys and values of each layer, [row, head, room, head_dim].
         lengths: tokens of each row.
-        storage: where the memory lies, with room for more rows; None where it lies alone.
+        storage: the arrays whose first rows the memory is; they may have room for more.
         bindings: of the memory to the sessions that were used.
         read: tokens that were proposed and are read already, and the logits [1, token] after each.
         reach: tokens to propose next time: one more when all were chosen, one less when not.
@@ -48,7 +48,7 @@ class OnnxDecoding:
 
     memory: list[Any]
     lengths: np.ndarray
-    storage: list[np.ndarray] | None = None
+    storage: list[np.ndarray] = field(default_factory=list)
     bindings: dict[Any, Any] = field(default_factory=dict)
     read: list[tuple[int, Tensor]] = field(default_factory=list)
     reach: int = 4
@@ -99,7 +99,7 @@ class OnnxCausal:
             state = OnnxDecoding([_value(part[place]) for part in memory], lengths[place])
             embedded = _float(prompt + positions[: len(prompt)])
             logits.append(self._run(self._graph("prompt"), state, embedded[None], span))
-        return torch.cat(logits), OnnxDecoding([_value(part) for part in memory], lengths)
+        return torch.cat(logits), self._decoding(memory, lengths)
 
     def step(
         self, state: OnnxDecoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
@@ -151,26 +151,25 @@ class OnnxCausal:
         lengths, n_rows = state.lengths[list(rows)], len(rows)
         moved = [(place, row) for place, row in enumerate(rows) if place != row]
         if any(row < n_rows for _, row in moved):  # it lies where another comes
-            return self._decoding([value.numpy()[list(rows)] for value in state.memory], lengths)
-        storage = state.storage or [value.numpy() for value in state.memory]
-        for part in storage:
+            return self._decoding([part[list(rows)] for part in state.storage], lengths)
+        for part in state.storage:
             for place, row in moved:
                 part[place, :, : state.lengths[row]] = part[row, :, : state.lengths[row]]
-        return self._decoding(storage, lengths)
+        return self._decoding(state.storage, lengths)
 
     def join(self, state: OnnxDecoding, other: OnnxDecoding) -> OnnxDecoding:
         parts, n_rows = (state, other), len(state.lengths)
         lengths = np.concatenate([part.lengths for part in parts])
         longest = int(lengths.max())
-        left = max(part.memory[0].shape()[2] - int(part.lengths.max()) for part in parts)
+        left = max(part.storage[0].shape[2] - int(part.lengths.max()) for part in parts)
         room = max(longest, min(longest + left, self.model.config.block_size))
-        storage = state.storage or [value.numpy() for value in state.memory]
+        storage = state.storage
         if len(storage[0]) < len(lengths) or storage[0].shape[2] < room:
             # twice as many rows as now, so that not every row that comes moves all that are there
             storage = [_grown(part[:n_rows], 2 * len(lengths), room) for part in storage]
-        for part, value in zip(storage, other.memory, strict=True):
-            seen = int(other.lengths.max())
-            part[n_rows : len(lengths), :, :seen] = value.numpy()[:, :, :seen]
+        n_new, seen = len(other.lengths), int(other.lengths.max())
+        for part, new in zip(storage, other.storage, strict=True):
+            part[n_rows : n_rows + n_new, :, :seen] = new[:n_new, :, :seen]
         return self._decoding(storage, lengths)
 
     @staticmethod
