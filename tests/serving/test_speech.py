@@ -230,10 +230,16 @@ def test_an_answer_that_fails_midway_is_cut_off(nano: Running, monkeypatch: pyte
     nano.settle()
 
 
+@pytest.mark.parametrize("text", ["* * *", "\U0001f642", " ", "\x00"])
+def test_signs_alone_are_a_pause(tiny: Running, text: str) -> None:
+    """As clients that cut a text into sentences send them."""
+    answer = tiny.speak(text)
+    assert answer.status_code == 200 and answer.content == bytes(2 * 7_200)
+
+
 BAD = [
     ({"input": ""}, 422, "input"),
     ({}, 422, "input"),
-    ({"input": "* * *"}, 422, "input"),
     ({"input": "\u4f60\u597d"}, 422, "input"),
     ({"input": "a" * 5000}, 413, "input"),
     ({"input": "hello\n[voice:/etc/passwd.npz]\nhello"}, 422, "input"),

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from .. import __version__
 from ..narration.subtitles import Cue, cues_of
@@ -112,7 +113,14 @@ def _add_errors(app: FastAPI) -> None:
     async def other(request: Request, error: HTTPException) -> Response:
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         body = {"error": {"message": str(error.detail), "type": kind, "param": None, "code": None}}
-        return JSONResponse(body, error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the router names the methods of one route
+            routes = [route for route in app.routes if isinstance(route, Route)]
+            methods = {
+                name for route in routes if route.path_regex.match(request.url.path) for name in route.methods or ()
+            }
+            headers["Allow"] = ", ".join(sorted(methods))
+        return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
@@ -320,10 +328,8 @@ def _openapi(app: FastAPI, service: Service, keys: Keys | None) -> dict[str, Any
         fields["model"]["anyOf"][0] = {"type": "string", "enum": [service.name, *OPENAI_MODELS]}
         if "voice" in fields:
             fields["voice"]["anyOf"][0] = {"type": "string", "enum": service.voices.names()}
-        if "input" in fields:
-            fields["input"]["maxLength"] = service.limits.characters
-        if "items" in fields:
-            fields["items"]["maxItems"] = service.limits.batch
+        if "input" in fields:  # no `maxLength`: too long a text is 413, not 422
+            fields["input"]["description"] = f"the text, of up to {service.limits.characters} characters"
     parts["VoiceReference"]["properties"]["id"] = {"type": "string", "enum": service.voices.names()}
     if keys is not None and keys.are_needed:
         page["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..narration.languages import LANGUAGES
 from .audio import Format
 
 VoiceName = Annotated[str, Field(min_length=1, max_length=200)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 1.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63), BeforeValidator(_whole)]
 
 
 class VoiceReference(BaseModel):
@@ -38,7 +46,7 @@ class Spoken(BaseModel):
         default=1.0, description="how many times as fast, at the same pitch"
     )
     instructions: str | None = Field(default=None, max_length=4096, description="accepted, and not used")
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = Field(
+    seed: Seed | None = Field(
         default=None, description="makes the speech repeatable; drawn, and told in `X-Seed`, where it is not given"
     )
     temperature: Annotated[Number, Field(gt=0, le=2.0)] | None = Field(

@@ -32,6 +32,9 @@ AHEAD = 4
 TRIES = 1
 """How often a piece of a long text that fails its checks is said again."""
 
+SILENCE = 0.3
+"""Seconds of a text that has nothing to say."""
+
 TARGET = 0.3
 """Share of a full piece up to which short neighbours join in a long text: the first is heard sooner than with the library's 0.6."""
 
@@ -283,13 +286,21 @@ class Speech:
         reader, asked = self._reader, self.asked
         self.usage.input_tokens = reader.count_tokens(asked.text)
         script = reader.script(asked)
-        parts = self._at_once(script) if script.is_plain else self._narrated(script)
+        if not len(script) and not reader.knows(asked.text):
+            parts = self._silence()
+        else:
+            parts = self._at_once(script) if script.is_plain or not len(script) else self._narrated(script)
         for part in parts:
             part = _at_speed(part, reader.rate, asked.speed)
             if self.length is not None:
                 self.length = len(part.audio)
             self.usage.samples += len(part.audio)
             yield part
+
+    def _silence(self) -> Iterator[Part]:
+        """A text of signs alone, such as a line of stars: a pause."""
+        self.length = round(SILENCE * self._reader.rate)
+        yield Part(np.zeros(self.length, np.float32))
 
     def _at_once(self, script: Script) -> Iterator[Part]:
         """A text in one generation."""
@@ -300,8 +311,11 @@ class Speech:
         self.usage.output_tokens = len(take.made.semantic_prompt)
         if not len(take.audio):
             raise BadValueError("the model ended before it said anything: try another seed", "input", "nothing_said")
-        words = self._words(script[0], take) if asked.words else None
         self.length = len(take.audio)
+        if not len(script):  # signs that have a name for this model
+            yield Part(take.audio)
+            return
+        words = self._words(script[0], take) if asked.words else None
         spoken = Spoken(script[0], take.audio, reader.rate, 0.0, 0.0, words, (), job.seed, 1)
         yield Part(take.audio, spoken)
 
@@ -371,6 +385,10 @@ class Reader:
     def count_tokens(self, text: str) -> int:
         return len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def knows(self, text: str) -> bool:
+        """Whether the model knows any word of a text."""
+        return is_known(self.processor.tokenizer, text)
+
     def inputs(self, text: str) -> Any:
         """What the model is given for a text that fits into one generation."""
         length = self.model.generation_config.semantic_config.max_input_semantic_length
@@ -383,7 +401,7 @@ class Reader:
         """The pieces of a text.
 
         Raises:
-            BadValueError: there is nothing to say in it, a mark that is none, or a voice that there is not.
+            BadValueError: words of which the model knows none, a mark that is none, or a voice that there is not.
         """
         try:
             script = read(asked.text, voice=asked.voice_name, language=asked.language, limits=self._once)
@@ -391,8 +409,8 @@ class Reader:
                 script = read(asked.text, voice=asked.voice_name, language=asked.language, limits=self.limits)
         except ValueError as error:
             raise BadValueError(str(error), "input") from error
-        if not any(is_known(self.processor.tokenizer, piece.text) for piece in script):
-            raise BadValueError("there is nothing in the text that this model can say", "input", "nothing_to_say")
+        if len(script) and not any(self.knows(piece.text) for piece in script):
+            raise BadValueError("this model knows no word of the text", "input", "unknown_text")
         for name in script.voices:
             if name is not None:
                 try:
