@@ -85,7 +85,7 @@ def hostile(kind: str, folder: Path) -> bytes:
     if kind == "other model":
         arrays["semantic_prompt"] = arrays["semantic_prompt"] + 1000
     if kind == "bomb":
-        arrays["semantic_prompt"] = np.zeros(50_000_000, np.int64)
+        arrays["semantic_prompt"] = np.zeros(1_000_000, np.int64)
     np.savez_compressed(buffer, **arrays)
     if kind == "claims":  # a head of a few bytes that asks for terabytes
         head = io.BytesIO()
@@ -317,11 +317,11 @@ class Process:
 
 def test_sigterm_finishes_what_runs_refuses_what_comes_and_exits_0(checkpoint: Path, tmp_path: Path) -> None:
     one = Process("--model", str(checkpoint), "--voices", str(tmp_path), "--slots", "2")
-    text = "hello my dog is cooler than you. " * 20
+    text = "hello my dog. " * 6
 
     def ask(number: int) -> tuple[int, int]:
         answer = httpx.post(
-            f"{one.url}/v1/audio/speech", json={"input": text, "seed": number, "response_format": "pcm"}, timeout=60
+            f"{one.url}/v1/audio/speech", json={"input": text, "seed": number, "response_format": "pcm"}, timeout=120
         )
         return answer.status_code, len(answer.content)
 

@@ -24,10 +24,19 @@ from transformers_bark.serving.service import ServiceLimits
 from transformers_bark.serving.speech import TARGET, TRIES
 
 SHORT = "Good morning."
-LONG = (
-    "It is a long way to Bergen, and the boat is late. The dog is tired now. We shall rest here for a while.\n\n"
-    "Then we go on to the town, where the others are waiting for us. [pause:500ms] Shall we go?"
-)
+LONG = "The dog is tired now. We shall rest here.\n\nShall we go? [pause:500ms] It is late."
+
+
+@pytest.fixture(scope="module")
+def narrated(nano: Running) -> bytes:
+    """The long text as the library's narrator says it, as PCM."""
+    limits = nano.service.reader.limits
+    assert limits.target == TARGET
+    narration = Narrator(nano.model, nano.processor, limits=limits)(
+        LONG, "en_heart", seed=8, tries=TRIES, progress=False
+    )
+    assert len(narration) >= 3
+    return as_int16(narration.audio()).tobytes()
 
 
 def generated(one: Running, text: str, seed: int, voice: str | None, **options: Any) -> bytes:
@@ -71,23 +80,16 @@ def test_audio_is_what_generate_gives(nano: Running) -> None:
         assert answer.content == generated(nano, SHORT, seed, voice, **options), seed
 
 
-def test_a_long_text_is_what_the_narrator_gives(nano: Running) -> None:
+def test_a_long_text_is_what_the_narrator_gives(nano: Running, narrated: bytes) -> None:
     """Streamed piece by piece, in order, with no piece of another request and no seam that clicks."""
-    limits = nano.service.reader.limits
-    assert limits.target == TARGET
-    narration = Narrator(nano.model, nano.processor, limits=limits)(
-        LONG, "en_heart", seed=8, tries=TRIES, progress=False
-    )
-    assert len(narration) > 3
-    expected = as_int16(narration.audio()).tobytes()
     parts = []
     fields = {"input": LONG, "voice": "en_heart", "seed": 8, "response_format": "pcm"}
     with nano.http.stream("POST", "/v1/audio/speech", json=fields) as answer:
         for part in answer.iter_raw():
             parts.append((time.monotonic(), part))
-    assert b"".join(part for _, part in parts) == expected
-    assert len(parts) > 3 and parts[-1][0] - parts[0][0] > 0.05  # as it is made
-    heard = np.frombuffer(expected, "<i2").astype(np.float32) / 32768
+    assert b"".join(part for _, part in parts) == narrated
+    assert len(parts) >= 3 and parts[-1][0] - parts[0][0] > 0.05  # as it is made
+    heard = np.frombuffer(narrated, "<i2").astype(np.float32) / 32768
     starts = np.flatnonzero((heard[1:] != 0) & (heard[:-1] == 0))
     assert np.abs(heard[starts + 1]).max() < 0.02  # out of silence
 
@@ -96,17 +98,18 @@ def test_callers_at_once_get_their_own_audio(tiny: Running) -> None:
     words = ["hello", "my", "dog", "the quick cat", "you", "cooler"]
     asked = [
         (f"{first} {second}", {"seed": number, "temperature": 0.5 + number / 10, "voice": voice})
-        for number, (first, second) in enumerate(zip(words * 2, words[::-1] * 2, strict=True))
-        for voice in ("v2/en_speaker_0", "random")
+        for number, (first, second, voice) in enumerate(
+            zip(words * 2, words[::-1] * 2, ["v2/en_speaker_0", "random"] * 6, strict=True)
+        )
     ]
     alone = [tiny.speak(text, **fields).content for text, fields in asked]
-    assert len(set(alone)) > 20
-    with ThreadPoolExecutor(24) as pool:
+    assert len(set(alone)) == 12
+    with ThreadPoolExecutor(12) as pool:
         together = list(pool.map(lambda one: tiny.speak(one[0], **one[1]).content, asked))
     assert together == alone
 
 
-def test_events_parse_with_the_clients_own_types(nano: Running) -> None:
+def test_events_parse_with_the_clients_own_types(nano: Running, narrated: bytes) -> None:
     fields = {"input": LONG, "seed": 8, "voice": "en_heart", "response_format": "pcm", "stream_format": "sse"}
     with nano.http.stream("POST", "/v1/audio/speech", json=fields) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -114,10 +117,10 @@ def test_events_parse_with_the_clients_own_types(nano: Running) -> None:
     assert all(name == data["type"] for name, data in events)
     assert [data["type"] for _, data in events[:-1]] == ["speech.audio.delta"] * (len(events) - 1)
     audio = b"".join(base64.b64decode(data["audio"]) for _, data in events[:-1])
-    assert audio == nano.speak(LONG, seed=8, voice="en_heart").content
+    assert audio == narrated
     usage = events[-1][1]["usage"]
     assert events[-1][1]["type"] == "speech.audio.done"
-    assert usage["input_tokens"] + usage["output_tokens"] == usage["total_tokens"] > 100
+    assert usage["input_tokens"] + usage["output_tokens"] == usage["total_tokens"] > 50
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.5, 1.5, 4.0])

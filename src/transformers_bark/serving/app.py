@@ -312,7 +312,7 @@ def _add_voices(app: FastAPI, service: Service) -> None:
         "/v1/audio/voices/{voice_id}",
         tags=["voices"],
         response_model=schemas.VoiceDeletedOut,
-        responses={401: _ERRORS[401], 422: _ERRORS[422]} | stored,
+        responses=stored | {401: _ERRORS[401], 422: _ERRORS[422]},
     )
     def remove(voice_id: str) -> Any:
         """Deletes a stored voice."""

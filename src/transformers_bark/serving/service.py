@@ -343,7 +343,8 @@ class Visit:
             self.service.metrics.first.observe(self._first)
 
     def count(self, speech: Speech) -> None:
-        """Adds what a speech has used."""
+        """Adds what a speech has used. It is over, and so is what is still made for it."""
+        speech.talk.cancel()
         with self._lock:
             for name in ("input_tokens", "output_tokens", "samples"):
                 setattr(self.usage, name, getattr(self.usage, name) + getattr(speech.usage, name))
