@@ -21,13 +21,14 @@ from ..narration import Limits, Narrator, Piece, Script, Spoken, read
 from ..narration.alignment import Alignment, Word
 from ..narration.joining import at_speed
 from ..narration.speaking import Finished, Request, Speaker, better, is_known, piece_seed
+from ..unknown_text import known_text, says_something
 from ..voices import VoicePreset
 from .errors import BadValueError, FailedError, LeftError, ServiceError, TookTooLongError
 from .scheduler import Job, Options, Scheduler, StoppedError, Take
 from .voices import Voices
 
 AHEAD = 4
-"""Pieces of one request that are made at once, or wait to be heard, at most."""
+"""Pieces of one request that are made at once, or wait to be heard, at most; the first is made alone, to be heard soon."""
 
 TRIES = 1
 """How often a piece of a long text that fails its checks is said again."""
@@ -221,7 +222,8 @@ class ScheduledSpeaker(Speaker):
         running: dict[Job, tuple[int, int]] = {}
         begun = 0
         while unfinished:
-            while begun < min(len(requests), next(iter(unfinished)) + AHEAD):
+            first = next(iter(unfinished))
+            while begun < min(len(requests), first + (AHEAD if first else 1)):
                 request = requests[begun]
                 if is_known(self.processor.tokenizer, request.piece.text):
                     running[self._begin(request, 0)] = (begun, 0)
@@ -286,7 +288,7 @@ class Speech:
         reader, asked = self._reader, self.asked
         self.usage.input_tokens = reader.count_tokens(asked.text)
         script = reader.script(asked)
-        if not len(script) and not reader.knows(asked.text):
+        if not len(script) and not reader.has_sounds(asked.text):
             parts = self._silence()
         else:
             parts = self._at_once(script) if script.is_plain or not len(script) else self._narrated(script)
@@ -385,9 +387,10 @@ class Reader:
     def count_tokens(self, text: str) -> int:
         return len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def knows(self, text: str) -> bool:
-        """Whether the model knows any word of a text."""
-        return is_known(self.processor.tokenizer, text)
+    def has_sounds(self, text: str) -> bool:
+        """Whether the model reads any letter or digit in a text: signs may have names."""
+        tokenizer = self.processor.tokenizer
+        return says_something(tokenizer, known_text(tokenizer, text)[0])
 
     def inputs(self, text: str) -> Any:
         """What the model is given for a text that fits into one generation."""
@@ -409,7 +412,8 @@ class Reader:
                 script = read(asked.text, voice=asked.voice_name, language=asked.language, limits=self.limits)
         except ValueError as error:
             raise BadValueError(str(error), "input") from error
-        if len(script) and not any(self.knows(piece.text) for piece in script):
+        tokenizer = self.processor.tokenizer
+        if len(script) and not any(is_known(tokenizer, piece.text) for piece in script):
             raise BadValueError("this model knows no word of the text", "input", "unknown_text")
         for name in script.voices:
             if name is not None:
