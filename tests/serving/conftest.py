@@ -18,6 +18,7 @@ import uvicorn
 from transformers_bark import BARK_NANO, BarkModel, BarkProcessor
 from transformers_bark.serving.app import create_app
 from transformers_bark.serving.auth import Keys
+from transformers_bark.serving.server import Server
 from transformers_bark.serving.service import Service, ServiceLimits
 from transformers_bark.serving.voices import Voices
 
@@ -64,7 +65,7 @@ def running(
     voices = Voices(processor, model.generation_config, folder, most_voices)
     service = Service(model, processor, "tiny", voices, limits, slots)
     config = uvicorn.Config(create_app(service, keys, origins, log_text), log_config=None, timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = Server(config, service)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

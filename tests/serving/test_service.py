@@ -28,6 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.serving.conftest import Running, Serve
 from tests.tiny import tiny_voice
+from transformers_bark.serving import server
 from transformers_bark.serving.auth import Keys
 from transformers_bark.serving.conversation import Sentences
 from transformers_bark.serving.service import ServiceLimits
@@ -293,6 +294,36 @@ def test_sentences_are_found_as_they_end() -> None:
     for character in "Dr. Smith is here. Is he? Yes! And":
         found += one.add(character)
     assert found == ["Dr. Smith is here.", "Is he?", "Yes!"] and one.flush() == ["And"] and one.flush() == []
+
+
+def test_a_connection_that_says_nothing_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST", 0.5)
+    with serve() as one:
+        url = httpx.URL(one.url)
+        with (
+            socket.create_connection((url.host, url.port)) as silent,
+            socket.create_connection((url.host, url.port)) as slow,
+        ):
+            slow.sendall(b"GET /health HTTP/1.1\r\nHost:")  # and never its end
+            for connection in (silent, slow):
+                connection.settimeout(20)
+                assert connection.recv(1) == b""
+        assert one.speak("hello my dog").status_code == 200
+
+
+def test_who_takes_nothing_loses_his_place(serve: Serve) -> None:
+    """At the latest when his request's time is over, also where his connection stays open."""
+    with serve(limits=ServiceLimits(seconds=1.5)) as one:
+        url, body = (
+            httpx.URL(one.url),
+            json.dumps({"input": "hello my dog. " * 250, "response_format": "pcm", "speed": 0.25}),
+        )
+        with socket.create_connection((url.host, url.port)) as it:
+            it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            it.sendall(f"{head}\r\n\r\n{body}".encode())
+            one.until(lambda: one.service.taken == 1)
+            one.settle(20)
 
 
 class Process:

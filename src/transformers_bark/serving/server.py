@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,10 @@ FOLDER = Path("transformers_bark", "voices")
 """Where voices are stored below `HF_HOME`, unless another folder is named."""
 
 
+FIRST_REQUEST = 30.0
+"""Seconds until the first request of a connection has begun."""
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, which at a signal finishes what has a place, refuses what comes, and ends with 0.
 
@@ -26,6 +31,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._silent: dict[Any, float] = {}
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal. It is not raised again at the end, as uvicorn does: that would be its exit status."""
@@ -36,7 +42,18 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._service.is_closing and not self._service.taken:
             self.should_exit = True
+        if counter % 10 == 0:
+            self._close_silent()
         return await super().on_tick(counter)
+
+    def _close_silent(self) -> None:
+        """Closes connections on which no request has come for a while: uvicorn waits for the first one for ever."""
+        silent = [one for one in self.server_state.connections if getattr(one, "cycle", one) is None]
+        now = time.monotonic()
+        self._silent = {one: self._silent.get(one, now) for one in silent}
+        for one, since in self._silent.items():
+            if now - since > FIRST_REQUEST and one.transport is not None:
+                one.transport.close()
 
 
 def run(app: Any, service: Service, host: str, port: int, tell: Callable[[str, int], None]) -> None:

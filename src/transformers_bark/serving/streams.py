@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from .service import Items, Visit
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_GRACE = 1.0  # seconds, in which the thread says that the time is over
 
 
 async def unless_left(request: Request, work: Awaitable[_T]) -> _T:
@@ -72,7 +74,9 @@ class Streamed(StreamingResponse):
             watch = asyncio.ensure_future(_hung_up(receive))
             body = asyncio.ensure_future(self.stream_response(send))
             try:
-                await asyncio.wait({watch, body}, return_when=asyncio.FIRST_COMPLETED)
+                # a client that takes nothing any more holds its place no longer than a request may
+                seconds = max(0.0, self._visit.deadline - time.monotonic()) + _GRACE
+                await asyncio.wait({watch, body}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 if not body.done():
                     raise LeftError
                 body.result()
