@@ -49,10 +49,18 @@ _SPEECH_ERRORS = _ERRORS | {
     503: {"model": ErrorOut, "description": "the service is starting or shutting down"},
     504: {"model": ErrorOut, "description": "it took longer than a request may"},
 }
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["speech.audio.delta", "speech.audio.done", "error"]},
+        "data": {"type": "string", "description": "a JSON object: its `audio` is base64, its `usage` counts tokens"},
+    },
+}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _AUDIO: dict[str, Any] = {
     "description": "the audio, as it is made; or events",
-    "content": {kind: _BINARY for kind in MEDIA_TYPES.values()} | {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {kind: _BINARY for kind in MEDIA_TYPES.values()} | {"text/event-stream": {"schema": _EVENT}},
 }
 
 

@@ -47,7 +47,15 @@ class _Coding:
 
 _CODINGS = {
     # without a reservoir of bits each frame can be decoded without those before
-    "mp3": _Coding("mp3", "libmp3lame", 48_000, 96_000, (("reservoir", "0"),), (("write_xing", "0"),), own_frames=1),
+    "mp3": _Coding(
+        "mp3",
+        "libmp3lame",
+        48_000,
+        96_000,
+        (("reservoir", "0"),),
+        (("write_xing", "0"), ("id3v2_version", "0")),
+        own_frames=1,
+    ),
     "aac": _Coding("adts", "aac", 48_000, 96_000, own_frames=1),
     "opus": _Coding("ogg", "libopus", None, 48_000, muxing=(("page_duration", "200000"),)),  # microseconds
     "flac": _Coding("flac", "flac"),

@@ -90,6 +90,8 @@ class Streamed(StreamingResponse):
             scope["state"]["record"].outcome = error.code or "failed"
         finally:
             self._visit.leave()
+            heard = self._visit.usage.samples / self._visit.service.rate
+            scope["state"]["record"].details["audio"] = f"{heard:.2f}s"
 
 
 async def parts_of(first: bytes, items: Items[bytes]) -> AsyncIterator[bytes]:
