@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from .conversation import converse
 from .errors import LeftError, NotFoundError, NotReadyError, ServiceError, TooLongError, bad_value
 from .gate import Gate
 from .schemas import BatchRequest, ErrorOut, SpeechRequest, Spoken, TimestampsRequest
-from .service import Service, Visit
+from .service import Made, Service, Visit
 from .speech import Asked
 from .streams import Streamed, all_of, events_of, failure, parts_of, unless_left
 
@@ -93,6 +93,7 @@ def create_app(
     _add_state(app, service)
     _add_speech(app, service)
     _add_more_speech(app, service)
+    _add_conversation(app, service)
     _add_voices(app, service)
     app.openapi = lambda: _openapi(app, service, keys)  # type: ignore[method-assign]
     if origins:
@@ -243,6 +244,8 @@ def _add_more_speech(app: FastAPI, service: Service) -> None:
             (found,) = await unless_left(request, all_of(items))
             return found | {"usage": visit.usage.as_dict()}
 
+
+def _add_conversation(app: FastAPI, service: Service) -> None:
     @app.websocket("/v1/audio/speech/stream")
     async def stream(socket: WebSocket) -> None:
         """Text as it comes, audio sentence by sentence."""
@@ -257,7 +260,7 @@ async def _result_of(index: int, items: Any) -> dict[str, Any]:
         return {"index": index, **error.body()}
 
 
-def _one_of_batch(service: Service, visit: Visit, item: Any) -> Iterator[dict[str, Any]]:
+def _one_of_batch(service: Service, visit: Visit, item: Any) -> Made[dict[str, Any]]:
     """One text of a batch, whole."""
     try:
         spoken = Spoken.model_validate(item)
@@ -283,7 +286,7 @@ def whole(service: Service, visit: Visit, asked: Asked, format: str) -> tuple[di
     return found, [piece for piece in pieces if piece is not None]
 
 
-def _timed(service: Service, visit: Visit, body: TimestampsRequest) -> Iterator[dict[str, Any]]:
+def _timed(service: Service, visit: Visit, body: TimestampsRequest) -> Made[dict[str, Any]]:
     found, pieces = whole(service, visit, service.ask(body, words=True), body.response_format)
     cues: list[Cue] = [cue for piece in pieces for cue in cues_of(piece, body.timestamps)]
     segments = [{"text": cue.text, "start": round(cue.start, 3), "end": round(cue.end, 3)} for cue in cues]

@@ -20,7 +20,6 @@ import asyncio
 import json
 import queue
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -34,7 +33,7 @@ from ..narration.speaking import is_known, piece_seed
 from .audio import Encoder
 from .errors import BadValueError, LeftError, ServiceError, TookTooLongError, bad_value
 from .schemas import Spoken
-from .service import Items, Service, Visit
+from .service import Items, Made, Service, Visit
 
 IDLE = 120.0
 """Seconds after which a client that sends nothing is left."""
@@ -162,7 +161,7 @@ async def _read(
 
 def _speech(
     service: Service, visit: Visit, settings: Spoken, said: queue.SimpleQueue[str | None]
-) -> Iterator[bytes | dict[str, Any]]:
+) -> Made[bytes | dict[str, Any]]:
     """In a thread: each sentence's notice and its audio."""
     asked, seconds = service.ask(settings), 0.0
     encoder = Encoder(settings.response_format, service.rate)

@@ -12,7 +12,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +31,7 @@ WARM_UP = "Good morning. How are you today?"
 
 _BUFFERED = 16  # items that a thread is ahead of its client
 _T = TypeVar("_T")
+Made = Generator[_T, None, None]
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ class Visit:
             self._talks.append(talk)
         return Speech(self.service.reader, asked, talk)
 
-    def run(self, make: Callable[[], Iterator[_T]]) -> Items[_T]:
+    def run(self, make: Callable[[], Made[_T]]) -> Items[_T]:
         """Runs a generator in a thread: what it gives, for the event loop that calls this."""
         items: Items[_T] = Items(asyncio.get_running_loop())
         with self._lock:
@@ -295,11 +297,12 @@ class Visit:
         threading.Thread(target=self._work, args=(make, items), name=name, daemon=True).start()
         return items
 
-    def _work(self, make: Callable[[], Iterator[_T]], items: Items[_T]) -> None:
+    def _work(self, make: Callable[[], Made[_T]], items: Items[_T]) -> None:
         error: BaseException | None = None
         try:
-            for item in make():
-                items.put(item, self.deadline)
+            with closing(make()) as made:
+                for item in made:
+                    items.put(item, self.deadline)
         except LeftError as left:
             error = left
         except ServiceError as known:
@@ -318,7 +321,7 @@ class Visit:
                 self._running -= 1
             self._free()
 
-    def encoded(self, asked: Asked, format: str) -> Iterator[bytes]:
+    def encoded(self, asked: Asked, format: str) -> Made[bytes]:
         """A text's audio as it is made, encoded; for `run`."""
         speech = self.speech(asked)
         encoder: Encoder | None = None
