@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from .. import codec
-from ..engines.onnx_engine import OnnxCausal
 from ..generation import coarse, fine, semantic
 from ..generation.continuous import MOST_PROMPTS, CoarseBatch, SemanticBatch
 from ..generation.fine import generate_fine
@@ -142,11 +141,6 @@ class Scheduler:
         self._waiting: dict[int, deque[Job]] = {}
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._cancelled = self._stopping = False
-        # what PyTorch does at a step of ONNX Runtime is little, and a second thread of its own would wait for a core on which one
-        # of ONNX Runtime's still spins. Set for the scheduler's thread alone
-        engines = [part.engine for part in (model.semantic, model.coarse_acoustics, model.fine_acoustics)]
-        self._all_threads = torch.get_num_threads()
-        self._step_threads = 1 if any(isinstance(engine, OnnxCausal) for engine in engines) else self._all_threads
         self._thread = threading.Thread(target=self._run, name="bark-model", daemon=True)
 
     def start(self) -> Scheduler:
@@ -212,7 +206,6 @@ class Scheduler:
         return result
 
     def _run(self) -> None:
-        torch.set_num_threads(self._step_threads)
         with torch.no_grad():
             while self._wait():
                 self._turn()
@@ -369,9 +362,7 @@ class Scheduler:
             jobs[0].options.fine,
             draws,
         )
-        torch.set_num_threads(self._all_threads)
         audio = codec.decode(model.codec_model, codes)
-        torch.set_num_threads(self._step_threads)
         check_audio(audio)
         takes = []
         for job, filled, samples in zip(jobs, codes, audio, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import socket
 import time
@@ -17,6 +19,8 @@ from .service import Service
 FOLDER = Path("transformers_bark", "voices")
 """Where voices are stored below `HF_HOME`, unless another folder is named."""
 
+
+_M_ARENA_MAX = -8  # of malloc.h
 
 FIRST_REQUEST = 30.0
 """Seconds until the first request of a connection has begun."""
@@ -56,6 +60,12 @@ class Server(uvicorn.Server):
                 one.transport.close()
 
 
+def _share_arenas() -> None:
+    """Lets all threads take memory from two places (glibc): each of a request's threads would else get one, and keep what it frees."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def run(app: Any, service: Service, host: str, port: int, tell: Callable[[str, int], None]) -> None:
     """Serves until a signal comes.
 
@@ -78,6 +88,7 @@ def run(app: Any, service: Service, host: str, port: int, tell: Callable[[str, i
         timeout_graceful_shutdown=10,  # what has a place has been served by then
         timeout_keep_alive=30,
     )
+    _share_arenas()
     server = Server(config, service)
     sock = _listen(host, port)
     tell(*sock.getsockname()[:2])
