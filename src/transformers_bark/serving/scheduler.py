@@ -205,6 +205,13 @@ class Scheduler:
             self._changed.notify_all()
         return result
 
+    def warm_codec(self) -> None:
+        """Decodes every length that a first piece of audio has: kernels are prepared anew for each; to be run by `call`."""
+        config = self.model.generation_config
+        for n_frames in range(codec.STRIDE, codec.PIECE + 1, codec.STRIDE):
+            shape = (config.fine_acoustics_config.n_fine_codebooks, n_frames)
+            codec.decode(self.model.codec_model, [torch.zeros(shape, dtype=torch.long, device=self.model.device)])
+
     def _run(self) -> None:
         with torch.no_grad():
             while self._wait():

@@ -178,6 +178,7 @@ class Service:
         try:
             for _ in Speech(self.reader, Asked(WARM_UP, self.voices.get("default"), "default", 1), talk):
                 pass
+            talk.call(self.scheduler.warm_codec)
         except LeftError:
             return
         except ServiceError as error:  # a text that this model cannot say is no reason not to serve others
