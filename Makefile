@@ -17,7 +17,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train
+.PHONY: help speak test slow avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train load
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
@@ -33,6 +33,7 @@ help:
 	@echo 'make detector          how well the shipped detector does, on what can be made and fetched (BARK_AUDIO=folder adds released models)'
 	@echo 'make detector-train    trains it: an hour on two cores; needs BARK_AUDIO'
 	@echo 'make bench             speed, side by side with stock Transformers (BENCH="--size nano")'
+	@echo 'make load              the service under many callers, with hanging up (LOAD="--soak 10" for ten minutes of everything)'
 	@echo 'make gpu               on a machine with CUDA: checks, equality and speed beside stock in 9 minutes, into runs/gpu; installs nothing'
 	@echo 'make dist              a wheel in dist/'
 	@echo 'make clean             removes the virtual environment, caches and builds'
@@ -85,6 +86,9 @@ detector-train: $(VENV)/installed-detector
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/compare.py $(BENCH)
+
+load: $(VENV)/installed-test
+	$(BIN)/python benchmarks/load.py $(LOAD)
 
 # With a Python that is there: the first that has torch with CUDA and Transformers, else the first that has both at all.
 HAS_BOTH := import importlib.util as u, sys; sys.exit(not (u.find_spec("torch") and u.find_spec("transformers")))

@@ -42,18 +42,29 @@ VERIFY = [
     "faster-whisper>=1.1",  # hears whether the words were said
     "jiwer>=3",  # word error rate
 ]
-SERVE: list[str] = []  # nothing is served yet
+SERVE = [
+    *AUDIO,  # every format of the interface; another speed
+    "fastapi>=0.115",
+    "prometheus-client>=0.20",
+    "python-multipart>=0.0.9",  # a voice that is uploaded; FastAPI asks for it
+    "uvicorn>=0.30",
+    "websockets>=12",  # what uvicorn speaks WebSocket with
+]
 TEST = [
     *CONVERT,
     *TRAIN,
     *BENCH,
     *AUDIO,
     *DETECT,
+    *SERVE,
+    "httpx2>=2",  # any request to the service
     "hypothesis>=6.100",  # any option values, any text
     "jiwer>=3",  # what a recogniser heard
+    "openai>=1.50",  # the client that the service is for
     "peft>=0.18",  # adapters
     "pytest>=8",
     "pytest-xdist>=3.5",
+    "schemathesis>=4",  # requests of all kinds, made from the service's OpenAPI page
 ]
 DEV = [*TEST, "mypy>=1.11", "ruff>=0.6"]
 

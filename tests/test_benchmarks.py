@@ -65,6 +65,20 @@ def test_precision_compares_next_tokens(run, tmp_path: Path) -> None:  # type: i
     assert min(float(row[2].rstrip("%")) for row in rows[:3]) > 85  # int8 says nearly what fp32 says
 
 
+@pytest.mark.slow
+def test_load_serves_measures_and_compares(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ["--callers", "1,3", "--aborts", "4", "--soak", "0.3", "--sample", "8", "--engine", "torch"]
+    printed = run("load.py", *options)
+    kept = json.loads((tmp_path / "runs/load/results.json").read_text())
+    assert [line["callers"] for line in kept["crowds"]] == [1, 3]
+    assert all(line["errors"] == 0 and 0 < line["first_median"] <= line["first_p95"] for line in kept["crowds"])
+    assert kept["exit_status"] == 0 and "exit status 0" in printed
+    soak, sample = kept["soak"], kept["sample"]
+    assert not [name for name in soak["statuses"] if name.split()[-1].startswith("5")]
+    assert soak["slots_left"] == 0 and soak["open_after"]["threads"] <= soak["open_before"]["threads"] + 4
+    assert 0 < sample["compared"] == sample["equal"]
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of `make gpu`."""

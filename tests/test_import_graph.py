@@ -34,6 +34,7 @@ LAYERS: dict[str, float] = {
     "pipeline_bark": 7,
     "registration": 8,
     "import_hook": 8.5,
+    "serving": 8.2,
     "suno": 7,
     "training": 7,
     "cli": 9,

@@ -95,6 +95,43 @@ def test_the_longest_row_may_leave_first(make: MakeCausal, monkeypatch: pytest.M
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("order", ["short joins long", "long joins short"])
+def test_rows_that_join_decode_as_the_plain_forward(
+    make: MakeCausal, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes between steps, however long the prompts, and whoever has left before."""
+    monkeypatch.setattr(compiled_engine, "ROOM", 8)
+    model = tiny_model().semantic
+    engine = make(model)
+    lengths = [(12, 5, 8), (4, 3), (6,)] if order == "short joins long" else [(4, 3, 5), (12, 15), (20,)]
+    batches = [[torch.randint(0, 120, (length,)) for length in group] for group in lengths]
+    tokens, rooms = torch.randint(0, 40, (20, 3)), (14, 9, 11)
+
+    def read(turn: int) -> tuple[torch.Tensor, Any]:
+        return engine.prefill([model.input_embeds_layer(prompt) for prompt in batches[turn]], rooms[turn])
+
+    def step(seen: list[torch.Tensor], state: Any, turn: int) -> tuple[list[torch.Tensor], Any]:
+        new = tokens[turn : turn + len(seen), 0]
+        logits, state = engine.step(state, new)
+        seen = [torch.cat([ids, token[None]]) for ids, token in zip(seen, new, strict=True)]
+        for place, ids in enumerate(seen):
+            assert torch.allclose(logits[place], model(ids[None]).logits[0, -1], atol=1e-4)
+        return seen, state
+
+    seen, state = list(batches[0]), read(0)[1]
+    for turn in range(3):
+        seen, state = step(seen, state, turn)
+    state, seen = engine.keep_rows(state, [2, 1]), [seen[2], seen[1]]
+    state, seen = engine.join(state, read(1)[1]), seen + batches[1]
+    for turn in range(3, 6):
+        seen, state = step(seen, state, turn)
+    state, seen = engine.keep_rows(state, [3, 0]), [seen[3], seen[0]]
+    state, seen = engine.join(state, read(2)[1]), seen + batches[2]
+    for turn in range(6, 12):
+        seen, state = step(seen, state, turn)
+
+
+@torch.no_grad()
 def test_a_span_is_a_part_of_the_logits(make: MakeCausal) -> None:
     model = tiny_model().semantic
     engine = make(model)

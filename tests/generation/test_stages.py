@@ -115,7 +115,7 @@ def test_windows_of_a_standing_prompt_share_a_cache(
         return codes, len(prompts)
 
     shared, n_shared = generate()
-    monkeypatch.setattr(coarse, "_tokens_before_prompt_moves", lambda row, ratio, options: options.sliding_window_len)
+    monkeypatch.setattr(coarse, "tokens_before_prompt_moves", lambda row, ratio, options: options.sliding_window_len)
     single, n_single = generate()
     assert all(torch.equal(a, b) for a, b in zip(shared, single, strict=True))
     assert n_shared < n_single == 8  # 96 tokens in windows of 12

@@ -105,9 +105,7 @@ def _plain_text(script: Script, options: argparse.Namespace) -> str | None:
         return None
     if not script.pieces:  # it says nothing that could be cut
         return options.text if options.text is not None else script.text
-    first = script[0]
-    is_plain = len(script) == 1 and not (first.voice or first.speaker or first.seed is not None or first.options)
-    if not is_plain or first.start is not None or (script.lead + first.gap).strip():
+    if not script.is_plain:
         return None
     return options.text if options.text is not None else script.text
 

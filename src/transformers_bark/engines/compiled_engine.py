@@ -277,6 +277,25 @@ class CompiledCausal:
         self._forget_if_moved(lease.memory)
         return CompiledDecoding(lease, None, lengths, state.n_steps)
 
+    def join(self, state: CompiledDecoding, other: CompiledDecoding) -> CompiledDecoding:
+        parts = (state, other)
+        lengths = tuple(length + part.n_steps for part in parts for length in part.lengths)
+        n_seen, left = max(lengths), max(part.lease.memory.capacity - part.n_seen for part in parts)
+        n_positions = max(n_seen, min(n_seen + left, self.model.config.block_size))
+        lease = self._lend(bucket_of(len(lengths)), n_positions, state.lease.memory.tokens.device)
+        memory, first = lease.memory, 0
+        for part in parts:
+            old, n_rows, seen = part.lease.memory, len(part.lengths), part.n_seen
+            kept = slice(n_rows) if part.rows is None else part.rows
+            for name in ("keys", "values"):
+                for new, of_part in zip(getattr(memory, name), getattr(old, name), strict=True):
+                    new[first : first + n_rows, :, :seen] = of_part[kept, :, :seen]
+            memory.positions[first : first + n_rows] = old.positions[kept]
+            first += n_rows
+        memory.going[:first] = 1
+        self._forget_if_moved(memory)
+        return CompiledDecoding(lease, None, lengths)
+
     def _lend(self, bucket: int, n_positions: int, device: torch.device) -> Lease:
         """A memory that is empty: one that waits, or a new one."""
         fitting = [

@@ -40,6 +40,7 @@ class OnnxDecoding:
     Args:
         memory: keys and values of each layer, [row, head, room, head_dim].
         lengths: tokens of each row.
+        storage: the arrays whose first rows the memory is; they may have room for more.
         bindings: of the memory to the sessions that were used.
         read: tokens that were proposed and are read already, and the logits [1, token] after each.
         reach: tokens to propose next time: one more when all were chosen, one less when not.
@@ -47,6 +48,7 @@ class OnnxDecoding:
 
     memory: list[Any]
     lengths: np.ndarray
+    storage: list[np.ndarray] = field(default_factory=list)
     bindings: dict[Any, Any] = field(default_factory=dict)
     read: list[tuple[int, Tensor]] = field(default_factory=list)
     reach: int = 4
@@ -97,7 +99,7 @@ class OnnxCausal:
             state = OnnxDecoding([_value(part[place]) for part in memory], lengths[place])
             embedded = _float(prompt + positions[: len(prompt)])
             logits.append(self._run(self._graph("prompt"), state, embedded[None], span))
-        return torch.cat(logits), OnnxDecoding([_value(part) for part in memory], lengths)
+        return torch.cat(logits), self._decoding(memory, lengths)
 
     def step(
         self, state: OnnxDecoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
@@ -146,8 +148,34 @@ class OnnxCausal:
         return _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
-        memory = [_value(value.numpy()[list(rows)]) for value in state.memory]
-        return OnnxDecoding(memory, state.lengths[list(rows)])
+        lengths, n_rows = state.lengths[list(rows)], len(rows)
+        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+        if any(row < n_rows for _, row in moved):  # it lies where another comes
+            return self._decoding([part[list(rows)] for part in state.storage], lengths)
+        for part in state.storage:
+            for place, row in moved:
+                part[place, :, : state.lengths[row]] = part[row, :, : state.lengths[row]]
+        return self._decoding(state.storage, lengths)
+
+    def join(self, state: OnnxDecoding, other: OnnxDecoding) -> OnnxDecoding:
+        parts, n_rows = (state, other), len(state.lengths)
+        lengths = np.concatenate([part.lengths for part in parts])
+        longest = int(lengths.max())
+        left = max(part.storage[0].shape[2] - int(part.lengths.max()) for part in parts)
+        room = max(longest, min(longest + left, self.model.config.block_size))
+        storage = state.storage
+        if len(storage[0]) < len(lengths) or storage[0].shape[2] < room:
+            # twice as many rows as now, so that not every row that comes moves all that are there
+            storage = [_grown(part[:n_rows], 2 * len(lengths), room) for part in storage]
+        n_new, seen = len(other.lengths), int(other.lengths.max())
+        for part, new in zip(storage, other.storage, strict=True):
+            part[n_rows : n_rows + n_new, :, :seen] = new[:n_new, :, :seen]
+        return self._decoding(storage, lengths)
+
+    @staticmethod
+    def _decoding(storage: list[np.ndarray], lengths: np.ndarray) -> OnnxDecoding:
+        """The first rows of a storage as a batch."""
+        return OnnxDecoding([_value(part[: len(lengths)]) for part in storage], lengths, storage)
 
     def _head(self, span: Span) -> np.ndarray:
         """The part of the head that is asked for, [token, hidden]."""
@@ -245,7 +273,17 @@ def _rows(table: nn.Embedding, places: Tensor) -> np.ndarray:
     return _float(table.weight)[places.numpy()]
 
 
+def _grown(rows: np.ndarray, n_rows: int, room: int) -> np.ndarray:
+    """Keys or values [row, head, position, head_dim] in a memory of more rows and positions."""
+    _, n_heads, n_positions, head_dim = rows.shape
+    grown = np.zeros((n_rows, n_heads, room, head_dim), rows.dtype)
+    kept = min(room, n_positions)
+    grown[: len(rows), :, :kept] = rows[:, :, :kept]
+    return grown
+
+
 def _value(array: np.ndarray) -> Any:
+    """Shares the array's memory."""
     import onnxruntime
 
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

@@ -64,6 +64,14 @@ class TorchCausal:
         real = None if state.real is None else state.real[index]
         return replace(state, positions=state.positions[index], real=real)
 
+    def join(self, state: TorchDecoding, other: TorchDecoding) -> TorchDecoding:
+        positions = torch.cat([state.positions, other.positions])
+        end = int(positions.max())  # what all rows are padded with is left behind
+        cache = state.cache.join(other.cache, end)
+        place = torch.arange(cache.get_max_length(), device=positions.device)
+        real = place >= (end - positions)[:, None]
+        return TorchDecoding(cache, positions, real, state.is_plain and other.is_plain)
+
     def _run(self, state: TorchDecoding, embeds: Tensor, position_ids: Tensor, span: Span) -> Tensor:
         """Embeddings [row, length, hidden] without positions -> logits after the last, [row, token of the span]."""
         length = embeds.shape[1]

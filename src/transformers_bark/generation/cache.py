@@ -57,6 +57,22 @@ class InPlaceLayer(CacheLayer):
         """Keeps these rows of the batch, in this order."""
         self.keys, self.values = self.keys[rows], self.values[rows]
 
+    def join(self, other: InPlaceLayer, end: int, room: int) -> InPlaceLayer:
+        """The rows of both, the last positions of each before `end`; what lies before them is 0."""
+        joined = InPlaceLayer(room)
+        batch = len(self.keys) + len(other.keys)
+        shape = (batch, self.keys.shape[1], room, self.keys.shape[3])
+        # a mask makes a weight 0, and 0 times what is no number is no number
+        joined.keys, joined.values = self.keys.new_zeros(shape), self.values.new_zeros(shape)
+        first = 0
+        for part in (self, other):
+            rows, length = slice(first, first + len(part.keys)), min(end, part.filled)
+            joined.keys[rows, :, end - length : end] = part.keys[:, :, part.filled - length : part.filled]
+            joined.values[rows, :, end - length : end] = part.values[:, :, part.filled - length : part.filled]
+            first += len(part.keys)
+        joined.filled, joined.is_initialized = end, True
+        return joined
+
 
 class InPlaceCache(Cache):
     """A cache with room for `room` positions in each of `num_layers` layers."""
@@ -68,3 +84,14 @@ class InPlaceCache(Cache):
         """Keeps these rows of the batch, in this order."""
         for layer in self.layers:
             layer.keep(rows)
+
+    def join(self, other: InPlaceCache, end: int) -> InPlaceCache:
+        """The rows of both caches, whose last positions lie before `end`; with the room that either has left."""
+        room = end + max(cache.get_max_length() - cache.get_seq_length() for cache in (self, other))
+        joined = InPlaceCache(0, room)
+        joined.layers = [mine.join(theirs, end, room) for mine, theirs in zip(self.layers, other.layers, strict=True)]
+        return joined
+
+    def get_max_length(self) -> int:
+        """Positions that there is room for."""
+        return self.layers[0].room

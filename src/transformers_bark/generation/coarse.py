@@ -20,7 +20,7 @@ from .sampling import Draws
 
 
 @dataclass
-class _Row:
+class CoarseRow:
     """One row: its voice and semantic tokens in a line, its coarse ids so far, and how many it needs.
 
     Args:
@@ -44,7 +44,7 @@ class _Row:
         return self.coarse[self.start :]
 
 
-def _make_row(
+def make_row(
     index: int,
     semantic: Tensor,
     voice: tuple[Tensor, Tensor] | None,
@@ -53,7 +53,7 @@ def _make_row(
     codebook_size: int,
     coarse_config: Any,
     options: CoarseOptions,
-) -> _Row:
+) -> CoarseRow:
     """Puts the kept part of the voice before the row's tokens. voice: semantic [n] and coarse codes [codebook, frame]."""
     n_codebooks = coarse_config.n_coarse_codebooks
     past_semantic, past_coarse = semantic[:0], semantic[:0]
@@ -64,7 +64,7 @@ def _make_row(
         )
         past_semantic = voice[0].to(semantic)[len(voice[0]) - kept :]
         past_coarse = ids[len(ids) - n_coarse :][: -vocabulary.COARSE_HISTORY_CUT]
-    return _Row(
+    return CoarseRow(
         index,
         torch.cat([past_semantic, semantic]),
         past_coarse,
@@ -73,13 +73,13 @@ def _make_row(
     )
 
 
-def _first_semantic(row: _Row, n_done: int, ratio: float, options: CoarseOptions) -> int:
+def _first_semantic(row: CoarseRow, n_done: int, ratio: float, options: CoarseOptions) -> int:
     """Where the prompt's semantic tokens start when `n_done` coarse tokens have been made."""
     here = row.base + int(round(n_done / ratio))
     return max(0, here - vocabulary.max_semantic_history(options.max_coarse_history, ratio))
 
 
-def _tokens_before_prompt_moves(row: _Row, ratio: float, options: CoarseOptions) -> int:
+def tokens_before_prompt_moves(row: CoarseRow, ratio: float, options: CoarseOptions) -> int:
     """Length of the next windows whose prompts only grow by what is made: one cache serves them all."""
     start, length = _first_semantic(row, row.n_done, ratio, options), options.sliding_window_len
     while (
@@ -90,7 +90,7 @@ def _tokens_before_prompt_moves(row: _Row, ratio: float, options: CoarseOptions)
     return length
 
 
-def _prompt(row: _Row, ratio: float, config: Any, options: CoarseOptions) -> Tensor:
+def window_prompt(row: CoarseRow, ratio: float, config: Any, options: CoarseOptions) -> Tensor:
     """Ids of a window's prompt: semantic tokens around the window, the infer token, the coarse tokens before it."""
     length = config.max_coarse_input_length
     start = _first_semantic(row, row.n_done, ratio, options)
@@ -101,7 +101,7 @@ def _prompt(row: _Row, ratio: float, config: Any, options: CoarseOptions) -> Ten
 
 
 @dataclass(frozen=True)
-class _Turns:
+class Turns:
     """Which codebook each of the next coarse tokens is of, and how it is chosen; `n_done` tokens are made already.
 
     What has been made travels as ids, int64 [row, token], where the rules ask for it, and as None where there are no rules.
@@ -162,10 +162,10 @@ class _Progress:
         counts: tokens that each row takes part in; a criterion makes it less.
     """
 
-    def __init__(self, rows: Sequence[_Row], counts: list[int]) -> None:
+    def __init__(self, rows: Sequence[CoarseRow], counts: list[int]) -> None:
         self.rows, self.counts = rows, counts
         self.active = list(range(len(rows)))
-        # since the last window: the tokens of each row, and active places, tokens and values (see `_Turns.choose`) of each turn.
+        # since the last window: the tokens of each row, and active places, tokens and values (see `Turns.choose`) of each turn.
         # They stay on the device: to look at them is to wait for it
         self.n_made = [0] * len(rows)
         self.taken: list[tuple[list[int], Tensor, Tensor]] = []
@@ -213,17 +213,17 @@ class _Progress:
 
 
 def _windows(
-    model: Any, rows: Sequence[_Row], ratio: float, config: Any, turns: _Turns, advance: Advance
+    model: Any, rows: Sequence[CoarseRow], ratio: float, config: Any, turns: Turns, advance: Advance
 ) -> Iterator[None]:
     """Makes the next windows of each row, in place, until a prompt moves; yields after each.
 
     All rows stand at the same token, so they share their codebook's turn.
     """
     options, embed, engine = turns.options, model.get_input_embeddings(), causal_engine(model, turns.options)
-    length = min(_tokens_before_prompt_moves(row, ratio, options) for row in rows)
+    length = min(tokens_before_prompt_moves(row, ratio, options) for row in rows)
     progress = _Progress(rows, [min(length, row.n_tokens - row.n_done) for row in rows])
     made = None if turns.rules is None else torch.stack([row.made for row in rows])
-    prompts = [embed(_prompt(row, ratio, config, options)) for row in rows]
+    prompts = [embed(window_prompt(row, ratio, config, options)) for row in rows]
     logits, state = engine.prefill(prompts, max(progress.counts), turns.span(0))
     for turn in count(1):
         chosen, values = turns.choose(turn - 1, progress.owners, logits, made)
@@ -321,7 +321,7 @@ def coarse_windows(
     ratio = vocabulary.semantic_to_coarse_ratio(semantic_config, coarse_config)
     vocab_size = semantic_config.semantic_vocab_size
     rows = [
-        _make_row(i, tokens.to(model.device).long(), voice, ratio, vocab_size, codebook_size, coarse_config, options)
+        make_row(i, tokens.to(model.device).long(), voice, ratio, vocab_size, codebook_size, coarse_config, options)
         for i, (tokens, voice) in enumerate(zip(semantic, histories, strict=True))
     ]
 
@@ -330,7 +330,7 @@ def coarse_windows(
 
     yield made()
     while active := [row for row in rows if row.n_done < row.n_tokens]:
-        turns = _Turns(
+        turns = Turns(
             active[0].n_done,
             vocab_size,
             codebook_size,

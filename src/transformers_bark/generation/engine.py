@@ -68,6 +68,12 @@ class CausalEngine(Protocol):
     def keep_rows(self, state: Decoding, rows: Sequence[int]) -> Decoding:
         """The state with these rows only, in this order: finished rows leave and cost nothing more."""
 
+    def join(self, state: Decoding, other: Decoding) -> Decoding:
+        """The rows of `state`, then those of `other`, as one batch: what `keep_rows` is for leaving, this is for coming.
+
+        Neither is used again. Each row has room for as many tokens as it had, or more.
+        """
+
 
 class Uncached:
     """`CausalEngine` that reads every row anew for every token: what `use_cache=False` asks for. Its state is what it reads."""
@@ -88,6 +94,9 @@ class Uncached:
 
     def keep_rows(self, state: list[Tensor], rows: Sequence[int]) -> list[Tensor]:
         return [state[row] for row in rows]
+
+    def join(self, state: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+        return [*state, *other]
 
 
 def causal_engine(model: Any, options: Any) -> CausalEngine:

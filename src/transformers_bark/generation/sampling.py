@@ -115,7 +115,8 @@ class Draws:
     a generator starts from torch's global one. Of several sequences of a text, the first draws what it would draw alone.
     """
 
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] | dict[int, int] | None = None
+    """By row: in order, or of rows that come (`admit`) and go (`forget`)."""
     generators: dict[tuple[str, int], np.random.Generator] = field(default_factory=dict)
     foreseen: dict[tuple[str, int], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     """Waits that were looked at before their turn, by stage and row."""
@@ -144,6 +145,20 @@ class Draws:
         if min(seeds) < 0:
             raise ValueError(f"`seed` must not be negative, got {min(seeds)}")
         return cls(tuple(seed for seed in seeds for _ in range(copies)), copies=copies)
+
+    def admit(self, row: int, seed: int) -> None:
+        """A row comes; `seeds` is a dict."""
+        assert isinstance(self.seeds, dict) and row not in self.seeds
+        self.seeds[row] = seed
+
+    def forget(self, row: int) -> None:
+        """A row goes, with all that was kept for it."""
+        assert isinstance(self.seeds, dict)
+        self.seeds.pop(row, None)
+        kept: tuple[dict[tuple[str, int], Any], ...] = (self.generators, self.foreseen, self.unused)
+        for of_rows in kept:
+            for stage in STAGES:
+                of_rows.pop((stage, row), None)
 
     def _generator(self, stage: str, row: int) -> np.random.Generator:
         if (stage, row) not in self.generators:

@@ -48,7 +48,7 @@ def history_prompt(histories: Sequence[Tensor | None], config: Any, device: torc
     return prompt
 
 
-def _prompt_embeds(model: Any, text: Tensor, history: Tensor, config: Any) -> Tensor:
+def prompt_embeds(model: Any, text: Tensor, history: Tensor, config: Any) -> Tensor:
     """Text and history embeddings added position by position, then the token that asks for the first semantic token."""
     infer = torch.full_like(text[:, :1], config.semantic_infer_token)
     embed = model.get_input_embeddings()
@@ -82,16 +82,16 @@ def generate_semantic(
             that are not numbers.
     """
     text = text_prompt(input_ids.to(model.device), attention_mask_on(attention_mask, model.device), config)
-    _check_text(text, model, config)
+    check_ids(text, model, config)
     limit = check_options(model, config, options)
-    prompt = _prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
+    prompt = prompt_embeds(model, text, history_prompt(histories, config, model.device), config)
     engine = causal_engine(model, options)
-    chooser = _Chooser.of(model, config, options, draws)
+    chooser = Chooser.of(model, config, options, draws)
     logits, state = engine.prefill(list(prompt), limit)
     rows = list(range(len(prompt)))
     tokens: list[list[int]] = [[] for _ in rows]
     made = chooser.nothing_made(len(rows), model.device)
-    unseen: list[_Choice] = []
+    unseen: list[Choice] = []
     for turn in range(limit):
         choice = chooser.choose(logits, rows, made)
         unseen.append(choice)
@@ -114,7 +114,7 @@ def generate_semantic(
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """What was chosen of each row.
 
     Args:
@@ -129,7 +129,7 @@ class _Choice:
 
 
 @dataclass(frozen=True)
-class _Chooser:
+class Chooser:
     """How the next semantic tokens are chosen.
 
     What has been made travels as ids, int64 [row, token], where the rules ask for it, and as None where there are no rules.
@@ -142,7 +142,7 @@ class _Chooser:
     rules: TokenRules | None
 
     @classmethod
-    def of(cls, model: Any, config: Any, options: SemanticOptions, draws: Draws) -> _Chooser:
+    def of(cls, model: Any, config: Any, options: SemanticOptions, draws: Draws) -> Chooser:
         return cls(config, model.config.output_vocab_size, options, draws, _rules(model, config, options))
 
     def nothing_made(self, n_rows: int, device: torch.device) -> Tensor | None:
@@ -155,7 +155,7 @@ class _Chooser:
         ids = torch.where(tokens == self.config.semantic_vocab_size, self.config.eos_token_id, tokens)
         return torch.cat([made, ids[:, None]], dim=1)
 
-    def choose(self, logits: Tensor, rows: Sequence[int], made: Tensor | None, ahead: int | None = None) -> _Choice:
+    def choose(self, logits: Tensor, rows: Sequence[int], made: Tensor | None, ahead: int | None = None) -> Choice:
         """One token a row from logits [row, id]; with `ahead`, what would be chosen after so many other tokens.
 
         A row is over by its end token, because the end is probable enough, or because a criterion says so.
@@ -183,7 +183,7 @@ class _Chooser:
         if self.rules is not None and past is not None:
             stopped = self.rules.stops(past)
             ended = ended if stopped is None else torch.where(ended, 1, 2 * stopped.to(ended.device).long())
-        return _Choice(tokens, ended, values)
+        return Choice(tokens, ended, values)
 
     def foresee(self, n_steps: int, rows: Sequence[int], made: Tensor | None) -> Foresight | None:
         """For an engine that tries tokens before they are chosen; None where a processor would have to be asked twice."""
@@ -205,7 +205,7 @@ def _rules(model: Any, config: Any, options: SemanticOptions) -> TokenRules | No
     return TokenRules.of(options, model.config.output_vocab_size, config.eos_token_id, model.device)
 
 
-def _take(unseen: Sequence[_Choice], rows: Sequence[int], tokens: list[list[int]], has_rules: bool) -> list[int]:
+def _take(unseen: Sequence[Choice], rows: Sequence[int], tokens: list[list[int]], has_rules: bool) -> list[int]:
     """Gives each row what was chosen up to its end; the places of the rows that go on.
 
     Raises:
@@ -231,7 +231,7 @@ def attention_mask_on(attention_mask: Tensor | None, device: torch.device) -> Te
     return None if attention_mask is None else attention_mask.to(device)
 
 
-def _check_text(text: Tensor, model: Any, config: Any) -> None:
+def check_ids(text: Tensor, model: Any, config: Any) -> None:
     """Checks the ids of the semantic model: each is text of the model's vocabulary, or the text pad."""
     offset, size = config.text_encoding_offset, model.config.input_vocab_size
     empty = (text == config.text_pad_token).all(dim=1)

@@ -120,9 +120,13 @@ class Narrator:
         if unknown:
             raise ValueError(f"`only` names {', '.join(map(str, unknown))}; the pieces are 1 to {len(script)}")
         joiner = Joiner(self.model.generation_config.sample_rate, loudness, max_speed)
-        speaker = Speaker(self.model, self.processor, self.limits, self.batch_size, tries, self.verify)
+        speaker = self._speaker(tries)
         asked = _Asked(voice, seed, continuity, frozenset(only), dict(options))
         return Narration(script, speaker, joiner, asked, work, resume or bool(only), progress)
+
+    def _speaker(self, tries: int) -> Speaker:
+        """What says the pieces."""
+        return Speaker(self.model, self.processor, self.limits, self.batch_size, tries, self.verify)
 
     def _script(self, text: Any, voice: Any, cast: Mapping[str, str] | None, language: str | None) -> Script:
         if isinstance(text, Script):
@@ -332,8 +336,11 @@ class _Run:
             window = pieces[start : start + (size if start == 0 else _WINDOW * size)]  # the first is heard soon
             start += len(window)
             requests = [self._request(piece) for piece in window]
-            self._say([one for one in requests if not self._is_there(one)])
+            waiting = {request.piece.number for request in requests if not self._is_there(request)}
+            said = self._say([request for request in requests if request.piece.number in waiting])
             for request in requests:
+                while request.piece.number in waiting:
+                    waiting.remove(next(said))
                 yield request.piece, self._store.take(request)
 
     def _carried(self) -> Iterator[tuple[Piece, Finished]]:
@@ -346,7 +353,7 @@ class _Run:
                 past[chain] = self._given(piece)
             request = self._asked_of(piece, past[chain])
             if not self._is_there(request, with_voice=True):
-                self._say([request], with_voice=True)
+                list(self._say([request], with_voice=True))
             one = self._store.take(request)
             if one.voice is not None:
                 past[chain] = usable(longer(past[chain], one.voice, _CARRIED_SECONDS, config), config) or past[chain]
@@ -358,12 +365,13 @@ class _Run:
             return False
         return self._store.find(request, self._speaker.tries, self._speaker.verify is not None)
 
-    def _say(self, requests: Sequence[Request], with_voice: bool = False) -> None:
-        """Makes pieces; each is kept as soon as it is finished."""
+    def _say(self, requests: Sequence[Request], with_voice: bool = False) -> Iterator[int]:
+        """Makes pieces; each is kept as soon as it is finished, and its number told."""
         for request, one in self._speaker.say(requests):
             again = request.piece.number in self._asked.only
             self._store.keep(request, one, self._speaker.verify is not None, with_voice, again)
             self.made += 1
+            yield request.piece.number
 
     def _request(self, piece: Piece) -> Request:
         voice = self._given(piece)

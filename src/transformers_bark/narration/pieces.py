@@ -156,6 +156,15 @@ class Script:
         return tuple(found)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is one generation and nothing more: no other voice, time or pause of its own."""
+        if len(self) != 1:
+            return False
+        piece = self[0]
+        is_marked = piece.voice or piece.speaker or piece.seed is not None or piece.options or piece.start is not None
+        return not (is_marked or (self.lead + piece.gap).strip())
+
+    @property
     def voices(self) -> tuple[str | None, ...]:
         """Every voice that speaks, in the order in which they first do; `None` is the narrator's own."""
         return tuple(dict.fromkeys(piece.voice for piece in self.pieces))

@@ -125,22 +125,28 @@ class Speaker:
         known = [one for one in requests if is_known(self.processor.tokenizer, one.piece.text)]
         for request in requests:
             if request not in known:
-                doubt = Doubt("unknown", "the tokenizer knows nothing of it", 20.0)
-                yield request, Finished(np.zeros(0, np.float32), None, (doubt,), 0, self.tries + 1)
+                yield request, self.unknown()
         waiting = sorted(known, key=lambda one: (-self.limits.seconds_of(one.piece.text), one.piece.number))
         for attempt in range(self.tries + 1):
             again = []
             for batch in self._batches(waiting):
                 for request, take in zip(batch, self._generate(batch, attempt), strict=True):
                     number = request.piece.number
-                    if number not in best or penalty(take) < penalty(best[number]):
-                        best[number] = take
-                    best[number] = replace(best[number], takes=attempt + 1)
-                    if penalty(best[number]) and attempt < self.tries:
+                    best[number] = better(best.get(number), take, attempt)
+                    if self.is_to_be_said_again(best[number], attempt):
                         again.append(request)
                     else:
                         yield request, best.pop(number)
             waiting = again
+
+    def unknown(self) -> Finished:
+        """What becomes of a piece of which the tokenizer knows nothing."""
+        doubt = Doubt("unknown", "the tokenizer knows nothing of it", 20.0)
+        return Finished(np.zeros(0, np.float32), None, (doubt,), 0, self.tries + 1)
+
+    def is_to_be_said_again(self, best: Finished, attempt: int) -> bool:
+        """Whether the best of the takes, of which `attempt` came last, is to be followed by another."""
+        return penalty(best) > 0 and attempt < self.tries
 
     def _batches(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
         """Requests that may be generated together: those with the same options."""
@@ -165,9 +171,10 @@ class Speaker:
         rows = output.audio.float().cpu().numpy()
         for row, request in enumerate(requests):
             audio = rows[row][: int(output.audio_lengths[row])]
-            yield self._check(request, audio, output.voice_preset(row), seeds[row])
+            yield self.check(request, audio, output.voice_preset(row), seeds[row])
 
-    def _check(self, request: Request, audio: np.ndarray, made: VoicePreset, seed: int) -> Finished:
+    def check(self, request: Request, audio: np.ndarray, made: VoicePreset, seed: int) -> Finished:
+        """A take of a piece: its audio [samples] without what is before and after the speech, and what speaks against it."""
         text, tokens = request.piece.text, made.semantic_prompt
         alignment: Alignment | None = None
         if self.aligner is not None:
@@ -194,6 +201,13 @@ class Speaker:
 def penalty(finished: Finished) -> float:
     """How bad a take is; 0 for one without a doubt."""
     return sum(doubt.weight for doubt in finished.doubts)
+
+
+def better(best: Finished | None, take: Finished, attempt: int) -> Finished:
+    """The better of a new take, numbered from 0, and the best of those before."""
+    if best is None or penalty(take) < penalty(best):
+        best = take
+    return replace(best, takes=attempt + 1)
 
 
 def longer(history: VoicePreset | None, made: VoicePreset, seconds: float, config: Any) -> VoicePreset:

@@ -1,0 +1,1 @@
+"""The service: one model behind a port, many callers at once (`bark-tts serve`, extra `serve`)."""
