@@ -8,6 +8,7 @@ that layer what they differ in and little of who speaks; encoding needs audio on
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -179,23 +180,29 @@ class SemanticTokenizer:
 
 
 def log_mel(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
-    """audio [samples] -> natural log of the mel power [frame, n_mels]; frame i is centred on sample i * frame_hop."""
+    """audio [..., samples] -> natural log of the mel power [..., frame, n_mels]; frame i is centred on sample i * frame_hop."""
     window = torch.hann_window(config.n_fft)
     spectrum = torch.stft(
         audio, config.n_fft, config.frame_hop, window=window, pad_mode="constant", return_complex=True
     )
-    mel = torch.from_numpy(librosa.filters.mel(sr=config.sampling_rate, n_fft=config.n_fft, n_mels=config.n_mels))
-    return (mel @ spectrum.abs().square()).clamp_min(config.floor).log().T
+    mel = mel_filters(config.sampling_rate, config.n_fft, config.n_mels)
+    return (mel @ spectrum.abs().square()).clamp_min(config.floor).log().mT
+
+
+@functools.cache
+def mel_filters(sampling_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Mel filters [mel, bin]; made once, as making them takes longer than using them."""
+    return torch.from_numpy(librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels))
 
 
 def features(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
-    """audio [samples] -> [samples // hop, n_features]: the mel frames around the middle of each token."""
-    n_tokens, stride = len(audio) // config.hop, config.hop // config.frame_hop
+    """audio [..., samples] -> [..., samples // hop, n_features]: the mel frames around the middle of each token."""
+    n_tokens, stride = audio.shape[-1] // config.hop, config.hop // config.frame_hop
     mel = log_mel(audio, config)
-    padded = torch.nn.functional.pad(mel.T, (config.context, config.context), mode="replicate").T
+    padded = torch.nn.functional.pad(mel.mT, (config.context, config.context), mode="replicate").mT
     middle = torch.arange(n_tokens) * stride + stride // 2
     around = middle[:, None] + torch.arange(0, 2 * config.context + 1, config.stride)
-    return padded[around.clamp_max(len(padded) - 1)].flatten(1)
+    return padded[..., around.clamp_max(padded.shape[-2] - 1), :].flatten(-2)
 
 
 def phoneme_classes(

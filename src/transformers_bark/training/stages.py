@@ -27,6 +27,7 @@ from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSeman
 from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
+from .codebooks import CodebooksForTraining, TokenCrops
 from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance, trust_less
 from .decoder import CodedCrops, DecoderForTraining
 from .prepare import SEMANTIC_TOKENIZER
@@ -185,11 +186,29 @@ def train_text_tokenizer(recipe: Recipe) -> None:
     normalizing_tokenizer(plain, settings).save_pretrained(folder)
 
 
+def train_codebooks(recipe: Recipe) -> None:
+    """The codec's codebooks anew: the first says the semantic token."""
+    settings = recipe.settings("codebooks")
+    torch.manual_seed(settings["training"]["seed"])
+    tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
+    codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
+    samples = codec_contract.samples_per_frame(codec_model.config)
+    crops = TokenCrops(settings["crop_frames"], samples, settings["training"]["seed"])
+    rows = concatenate_datasets(recipe.shards()[1 : settings["n_shards"] + 1]).select_columns(["audio"])
+    rows = rows.filter(lambda audio: len(audio) >= crops.n_frames * samples, input_columns="audio").with_format("numpy")
+    rows = rows.add_column("tokens", [tokenizer.encode(_waveform(row)).tolist() for row in rows])
+    model = CodebooksForTraining(codec_model, tokenizer.centres)
+    _train(recipe, "codebooks", model, rows, crops, seconds=0.25)
+    model.export([_waveform(row) for row in rows.select(range(min(300, len(rows))))]).save_pretrained(
+        recipe.done("codebooks")
+    )
+
+
 def encode_corpus(recipe: Recipe) -> None:
     """Semantic tokens and codes of every utterance that is not too long."""
     longest = recipe.settings("encode")["max_length"]
     tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
-    codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
+    codec_model = EncodecModel.from_pretrained(recipe.done("codebooks")).eval()
     shards = recipe.shards()
     print(f"encoded: {sum(map(len, shards))} utterances, about {sum(map(len, shards)) / 19 / 60:.0f} min on a core")
 
@@ -200,6 +219,7 @@ def encode_corpus(recipe: Recipe) -> None:
             if 5 < len(semantic) < longest:
                 kept = {name: np.asarray(row[name]).tolist() for name in _KEPT}
                 codes = codec_contract.encode_recording(codec_model, audio).tolist()
+                codes[0] = semantic[: len(codes[0])]  # what the codec, which hears no future, guesses at
                 yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
 
     for path, rows in teacher_data.write_shards(recipe.runs / "encoded", len(shards), make):
@@ -266,7 +286,7 @@ def train_decoder(recipe: Recipe) -> None:
     """The codec's decoder once more, from the codes of the whole corpus."""
     settings = recipe.settings("decoder")
     torch.manual_seed(settings["training"]["seed"])
-    codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
+    codec_model = EncodecModel.from_pretrained(recipe.done("codebooks"))
     samples = codec_contract.samples_per_frame(codec_model.config)
     crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["n_codebooks"])
     coded = _encoded(recipe).select_columns(["id", "codes"])
@@ -365,6 +385,7 @@ STAGES: dict[str, Callable[[Recipe], None]] = {
     "codec": train_codec,
     "semantic_tokenizer": train_semantic_tokenizer,
     "text_tokenizer": train_text_tokenizer,
+    "codebooks": train_codebooks,
     "encoded": encode_corpus,
     "semantic": train_semantic,
     "coarse": train_coarse,
