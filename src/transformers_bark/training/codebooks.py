@@ -96,7 +96,11 @@ class CodebooksForTraining(nn.Module):
         self.n_phonetic = centres.shape[1]
         n_acoustic = config.hidden_size - self.n_phonetic
         self.quantizer = VectorQuantize(
-            dim=n_acoustic, codebook_size=config.codebook_size, kmeans_init=True, decay=0.99, threshold_ema_dead_code=0.05
+            dim=n_acoustic,
+            codebook_size=config.codebook_size,
+            kmeans_init=True,
+            decay=0.99,
+            threshold_ema_dead_code=0.05,
         )
         self.warmup_steps, self.p_quantized, self.n_pooled = warmup_steps, p_quantized, n_pooled
         self.pool: list[Tensor] = []

@@ -95,6 +95,39 @@ class Bottleneck(nn.Module):
         """[..., n_features] -> [..., n_components]."""
         return self.layers((data - self.mean) / self.deviation)
 
+    def stages(self, data: Tensor) -> list[Tensor]:
+        """[..., n_features] -> what each layer of the network says after its nonlinearity; the last is `forward`'s."""
+        data = (data - self.mean) / self.deviation
+        out = []
+        for layer in self.layers:
+            data = layer(data)
+            if not isinstance(layer, nn.Linear):
+                out.append(data)
+        return out
+
+
+class WordLoss(nn.Module):
+    """How far what is said is from what was said, to the network that tells phonemes.
+
+    Spectra weigh what has energy. A word is told by less: this looks at what the phoneme classifier's layers make of both sounds.
+    """
+
+    def __init__(self, config: SemanticTokenizerConfig, bottleneck: Bottleneck) -> None:
+        super().__init__()
+        self.config = config
+        self.bottleneck = copy.deepcopy(bottleneck).requires_grad_(False)
+
+    def forward(self, decoded: Tensor, audio: Tensor) -> Tensor:
+        """Both [batch, samples], whole tokens -> scalar: the layers' mean difference, relative to how much they vary."""
+        with torch.no_grad():
+            expected = self.bottleneck.stages(features(audio, self.config))
+        said = self.bottleneck.stages(features(decoded, self.config))
+        parts = [
+            (one - other).abs().mean() / (other - other.mean((0, 1))).abs().mean().clamp_min(1e-3)
+            for one, other in zip(said, expected, strict=True)
+        ]
+        return torch.stack(parts).mean()
+
 
 class PhonemeClassifier(nn.Module):
     """What the bottleneck is trained with: the phoneme class of every token."""

@@ -27,6 +27,7 @@ from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSeman
 from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
+from .carry_over import carry_coarse, carry_fine, coincidence
 from .codebooks import CodebooksForTraining, TokenCrops
 from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance, trust_less
 from .decoder import CodedCrops, DecoderForTraining
@@ -36,6 +37,7 @@ from .semantic_tokenizer import (
     PhonemeTargets,
     SemanticTokenizer,
     SemanticTokenizerConfig,
+    WordLoss,
     phoneme_classes,
 )
 from .targets import (
@@ -219,8 +221,9 @@ def encode_corpus(recipe: Recipe) -> None:
             if 5 < len(semantic) < longest:
                 kept = {name: np.asarray(row[name]).tolist() for name in _KEPT}
                 codes = codec_contract.encode_recording(codec_model, audio).tolist()
-                codes[0] = semantic[: len(codes[0])]  # what the codec, which hears no future, guesses at
-                yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
+                # the tokenizer hears what comes, and tells better than the causal codec what is said
+                heard, codes[0] = codes[0], semantic[: len(codes[0])]
+                yield {**kept, "semantic": semantic, "codes": codes, "heard": heard, "length": len(semantic)}
 
     for path, rows in teacher_data.write_shards(recipe.runs / "encoded", len(shards), make):
         print(f"{path}: {len(rows)} utterances", flush=True)
@@ -234,6 +237,22 @@ def _encoded(recipe: Recipe) -> Dataset:
 
 def _all_encoded(recipe: Recipe) -> Dataset:
     return concatenate_datasets(teacher_data.load_shards(recipe.runs / "encoded"))
+
+
+def _coincidences(recipe: Recipe, n_codebooks: int, n_rows: int = 400) -> list[torch.Tensor]:
+    """For each codebook how the codes of `codec`, on which the weights before were trained, coincide with the new ones."""
+    codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
+    rows = _encoded(recipe)
+    rows = rows.select(range(min(n_rows, len(rows))))
+    new = {row["id"]: np.asarray(row["codes"]) for row in rows}
+    spoken = concatenate_datasets(recipe.shards()[: 2 + n_rows // max(1, len(recipe.shards()[0]))]).with_format("numpy")
+    places = [place for place, name in enumerate(spoken["id"]) if name in new]
+    pairs = [
+        (codec_contract.encode_recording(codec_model, _waveform(row)).numpy(), new[str(row["id"])])
+        for row in spoken.select(places)
+    ]
+    size = recipe.generation_config().codebook_size
+    return [coincidence(((old[book], codes[book]) for old, codes in pairs), size) for book in range(n_codebooks)]
 
 
 def train_semantic(recipe: Recipe) -> None:
@@ -263,10 +282,14 @@ def train_coarse(recipe: Recipe) -> None:
     """Semantic tokens -> the first codebooks."""
     settings, config = recipe.settings("coarse"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
-    model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
     targets = CoarseTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     stage = config.coarse_acoustics_config
-    initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
+    if "before" in settings:
+        model = BarkCoarseModel.from_pretrained(recipe.done(settings["before"]))
+        carry_coarse(model, _coincidences(recipe, stage.n_coarse_codebooks), config.semantic_config.semantic_vocab_size)
+    else:
+        model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
+        initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
     _train(recipe, "coarse", wrapped, _encoded(recipe), targets, seconds=1.65)
     model.save_pretrained(recipe.done("coarse"))
@@ -276,7 +299,11 @@ def train_fine(recipe: Recipe) -> None:
     """The first codebooks -> the others."""
     settings, config = recipe.settings("fine"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
-    model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
+    if "before" in settings:
+        model = BarkFineModel.from_pretrained(recipe.done(settings["before"]))
+        carry_fine(model, _coincidences(recipe, config.fine_acoustics_config.n_fine_codebooks))
+    else:
+        model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
     targets = FineTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     _train(recipe, "fine", model, _encoded(recipe), targets, seconds=0.5)
     model.save_pretrained(recipe.done("fine"))
@@ -288,14 +315,18 @@ def train_decoder(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     codec_model = EncodecModel.from_pretrained(recipe.done("codebooks"))
     samples = codec_contract.samples_per_frame(codec_model.config)
-    crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["n_codebooks"])
-    coded = _encoded(recipe).select_columns(["id", "codes"])
+    crops = CodedCrops(
+        settings["crop_frames"], samples, settings["training"]["seed"], settings["n_codebooks"], settings["p_heard"]
+    )
+    coded = _encoded(recipe).select_columns(["id", "codes", "heard"])
     coded = coded.filter(lambda codes: len(codes[0]) >= crops.n_frames, input_columns="codes")
     spoken = concatenate_datasets(recipe.shards()).select_columns(["id", "audio"])
     places = {name: place for place, name in enumerate(spoken["id"])}
     heard = spoken.select([places[name] for name in coded["id"]]).select_columns("audio")
-    rows = concatenate_datasets([coded.select_columns("codes"), heard], axis=1).with_format("numpy")
-    model = DecoderForTraining(codec_model, decay=settings["decay"])
+    rows = concatenate_datasets([coded.select_columns(["codes", "heard"]), heard], axis=1).with_format("numpy")
+    tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
+    words = WordLoss(tokenizer.config, tokenizer.bottleneck)
+    model = DecoderForTraining(codec_model, decay=settings["decay"], words=words, word_weight=settings["word_weight"])
     _train(recipe, "decoder", model, rows, crops, seconds=0.32)
     model.export().save_pretrained(recipe.done("decoder"))
 
