@@ -85,8 +85,10 @@ class Recipe:
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of a stage."""
         base, path = self.base(), self.folder / f"{name}.json"
-        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() or base is None else {}
-        return own if base is None else _laid_over(base.settings(name), own)
+        if base is None or not base.file(path.name).exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return _laid_over(base.settings(name), own)
 
     def generation_config(self) -> BarkGenerationConfig:
         """Vocabularies, rates and windows that all stages share."""
