@@ -203,3 +203,24 @@ def test_tokens_and_frames_must_be_in_step(recipe: Recipe) -> None:
         run(variant, stage)
     with pytest.raises(ValueError, match="960 samples long, a frame of the codec 600"):
         run(variant, "codebooks")
+
+
+NANO = Path(__file__).parents[2] / "recipes" / "nano"
+
+
+@pytest.mark.parametrize("name", ["small", "words"])
+def test_the_variants_of_nano_change_settings_that_there_are(name: str) -> None:
+    base, variant = Recipe(NANO, Path()), Recipe(NANO / name, Path())
+    new = {"codebooks"} if name == "words" else set()
+    for path in (NANO / name).glob("*.json"):
+        if path.stem != "recipe" and path.stem not in new:
+            settings, known = variant.settings(path.stem), base.settings(path.stem)
+            extra = {"quantizer", "p_heard", "word_weight"}  # they have defaults
+            assert set(settings) - extra == set(known), path
+            if "training" in known:
+                assert set(settings["training"]) == set(known["training"]), path
+    for stage in ("codec", "semantic", "coarse", "fine", "decoder"):
+        training = variant.settings(stage)["training"]
+        decay = training.get("lr_scheduler_kwargs", {}).get("num_decay_steps", 0)
+        assert training["warmup_steps"] + decay <= training["max_steps"], stage
+    assert variant.says_tokens() == (name == "words")
