@@ -6,6 +6,7 @@ A new code gets the mean of the old codes that stand where it stands, weighted b
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,11 +46,12 @@ def carry_coarse(model: BarkCoarseModel, weights: list[Tensor], n_semantic: int)
 @torch.no_grad()
 def carry_fine(model: BarkFineModel, weights: list[Tensor]) -> None:
     """Gives a fine model embeddings for new codes, `weights` [new, old] for each codebook; its heads share them or get the same."""
-    tables = [layer.weight for layer in model.input_embeds_layers]
-    given = len(weights) - len(model.lm_heads)
-    heads = [head.weight for head in model.lm_heads]
+    inputs: list[Any] = list(model.input_embeds_layers)
+    heads: list[Any] = list(model.lm_heads)
+    given = len(weights) - len(heads)
     done: set[int] = set()
-    for table, share in [*zip(tables, weights, strict=True), *zip(heads, weights[given:], strict=True)]:
+    for layer, share in [*zip(inputs, weights, strict=True), *zip(heads, weights[given:], strict=True)]:
+        table: Tensor = layer.weight
         if table.data_ptr() not in done:
             done.add(table.data_ptr())
             table[: len(share)].copy_(share @ table[: len(share)])
