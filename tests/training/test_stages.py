@@ -12,6 +12,8 @@ import torch
 
 from tests.training.tones import ToneTeacher
 from transformers_bark import BarkModel, BarkProcessor
+from transformers_bark.configuration_bark import BarkCoarseConfig, BarkFineConfig
+from transformers_bark.modeling_bark import BarkCoarseModel, BarkFineModel
 from transformers_bark.training import __main__ as command
 from transformers_bark.training import data
 from transformers_bark.training.stages import SHARED, STAGES, Recipe, run
@@ -106,7 +108,8 @@ def test_a_recipe_ends_in_a_folder_that_speaks(
         f"{stage}: 3 steps of 2, about" in printed
         for stage in ("codec", "semantic_tokenizer", "semantic", "coarse", "fine", "decoder")
     )
-    assert all(recipe.done(stage).exists() for stage in STAGES if stage not in SHARED)
+    assert all(recipe.done(stage).exists() for stage in STAGES if stage not in (*SHARED, "codebooks"))
+    assert not recipe.says_tokens() and not recipe.done("codebooks").exists()
 
     folder = recipe.done("checkpoint")
     model, processor = BarkModel.from_pretrained(folder).eval(), BarkProcessor.from_pretrained(folder)
@@ -129,3 +132,95 @@ def test_what_is_finished_is_not_made_again(recipe: Recipe) -> None:
     with pytest.raises(json.JSONDecodeError):
         run(recipe, "all")
     assert made.read_text(encoding="utf-8") == "kept"
+
+
+_IN_STEP = {
+    "generation_config": {"semantic_config": {"semantic_rate_hz": 40.0}},
+    "semantic_tokenizer": {"tokenizer": {"hop": 600, "frame_hop": 200}},
+    "codebooks": {
+        **{"n_shards": 2, "crop_frames": 8, "quantizer": {"warmup_steps": 1, "n_pooled": 16}},
+        "training": _TRAINING,
+    },
+    "decoder": {"word_weight": 1.0, "p_heard": 0.5},
+}
+"""What differs where semantic tokens and frames are in step, so that the first codebook can say the tokens."""
+
+
+def _variant(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A recipe that has `recipe` for its base."""
+    folder = recipe.folder / "variant"
+    folder.mkdir()
+    for name, settings in {"recipe": {"base": ".."}, **changes}.items():
+        (folder / f"{name}.json").write_text(json.dumps(settings), encoding="utf-8")
+    return Recipe(folder, recipe.runs)
+
+
+def test_a_recipe_holds_what_differs_from_its_base(recipe: Recipe) -> None:
+    variant = _variant(recipe, _IN_STEP)
+    assert variant.settings("semantic_tokenizer")["tokenizer"] == {
+        **RECIPE["semantic_tokenizer"]["tokenizer"],
+        **{"hop": 600, "frame_hop": 200},
+    }
+    assert variant.settings("coarse") == RECIPE["coarse"]
+    assert variant.file("corpus.txt").read_text() == recipe.file("corpus.txt").read_text()
+    assert variant.says_tokens() and not recipe.says_tokens()
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        variant.settings("absent")
+
+
+def test_the_first_codebook_says_the_semantic_tokens(recipe: Recipe) -> None:
+    variant = _variant(recipe, _IN_STEP)
+    run(variant, "all")
+    rows = data.load_shards(variant.runs / "encoded")[0]
+    assert all(row["codes"][0] == row["semantic"][: len(row["codes"][0])] for row in rows)
+    assert any(row["heard"] != row["codes"][0] for row in rows)
+    model = BarkModel.from_pretrained(variant.done("checkpoint"))
+    embed = model.codec_model.quantizer.layers[0].codebook.embed
+    assert embed[:, :4].abs().min() > 0 and not embed[:, 4:].any()
+
+
+def test_stages_go_on_from_weights_before(recipe: Recipe) -> None:
+    variant = _variant(recipe, _IN_STEP | {"coarse": {"before": "coarse_before"}, "fine": {"before": "fine_before"}})
+    for stage in ("data", "codec", "semantic_tokenizer", "text_tokenizer", "codebooks", "encoded", "semantic"):
+        run(variant, stage)
+    sizes = variant.settings("model")
+    torch.manual_seed(7)
+    coarse = BarkCoarseModel(BarkCoarseConfig(**sizes["coarse_acoustics_config"]))
+    coarse.save_pretrained(variant.done("coarse_before"))
+    BarkFineModel(BarkFineConfig(**sizes["fine_acoustics_config"])).save_pretrained(variant.done("fine_before"))
+    run(variant, "coarse")
+    run(variant, "fine")
+    after = BarkCoarseModel.from_pretrained(variant.done("coarse")).state_dict()
+    for name, part in coarse.state_dict().items():
+        assert (after[name] - part).abs().max() < 0.1, (
+            name
+        )  # three steps move little; other weights would differ by more
+
+
+def test_tokens_and_frames_must_be_in_step(recipe: Recipe) -> None:
+    variant = _variant(recipe, {"codebooks": _IN_STEP["codebooks"]})
+    for stage in ("data", "codec", "semantic_tokenizer"):
+        run(variant, stage)
+    with pytest.raises(ValueError, match="960 samples long, a frame of the codec 600"):
+        run(variant, "codebooks")
+
+
+NANO = Path(__file__).parents[2] / "recipes" / "nano"
+
+
+@pytest.mark.parametrize("name", ["small", "words"])
+def test_the_variants_of_nano_change_settings_that_there_are(name: str) -> None:
+    base, variant = Recipe(NANO, Path()), Recipe(NANO / name, Path())
+    new = {"codebooks"} if name == "words" else set()
+    for path in (NANO / name).glob("*.json"):
+        if path.stem != "recipe" and path.stem not in new:
+            settings, known = variant.settings(path.stem), base.settings(path.stem)
+            extra = {"quantizer", "p_heard", "word_weight"}  # they have defaults
+            assert set(settings) - extra == set(known), path
+            if "training" in known:
+                assert set(settings["training"]) == set(known["training"]), path
+    for stage in ("codec", "semantic", "coarse", "fine", "decoder"):
+        training = variant.settings(stage)["training"]
+        decay = training.get("lr_scheduler_kwargs", {}).get("num_decay_steps", 0)
+        assert training["warmup_steps"] + decay <= training["max_steps"], stage
+    assert variant.says_tokens() == (name == "words")

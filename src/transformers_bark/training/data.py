@@ -77,7 +77,8 @@ def fill_template(template: str, slots: dict[str, list[str]], rng: random.Random
     return text[0].upper() + text[1:]
 
 
-def _word_runs(text: str, size: int = 4) -> set[tuple[str, ...]]:
+def word_runs(text: str, size: int = 4) -> set[tuple[str, ...]]:
+    """The runs of `size` words of a text, in lower case; a shorter text is one run."""
     words = re.findall(r"[a-z0-9']+", text.lower())
     return {tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
 
@@ -94,8 +95,8 @@ def compose_texts(
     texts += [fill_template(rng.choice(everyday["templates"]), everyday["slots"], rng) for _ in range(n_everyday)]
     vocabulary = sorted({w.strip(",.;:!?").lower() for text in texts for w in text.split()} - {""})
     texts += [" ".join(rng.sample(vocabulary, rng.randint(1, 4))) for _ in range(n_words)]
-    forbidden = set().union(*map(_word_runs, held_out)) if held_out else set()
-    unique = [text for text in dict.fromkeys(texts) if not (_word_runs(text) & forbidden)]
+    forbidden = set().union(*map(word_runs, held_out)) if held_out else set()
+    unique = [text for text in dict.fromkeys(texts) if not (word_runs(text) & forbidden)]
     rng.shuffle(unique)
     return unique
 

@@ -16,6 +16,7 @@ from transformers import EncodecModel
 
 from .codec import SoundLoss
 from .data import as_float
+from .semantic_tokenizer import WordLoss
 
 
 class DecoderForTraining(nn.Module):
@@ -26,10 +27,18 @@ class DecoderForTraining(nn.Module):
         n_context: frames at the start of a crop that only warm the decoder's memory up.
         low_band_weight: of the waveform under 500 Hz, for a dB.
         decay: of the average, a step.
+        words: what tells how far the words are; None leaves them to the spectra.
+        word_weight: of that loss.
     """
 
     def __init__(
-        self, codec: EncodecModel, n_context: int = 4, low_band_weight: float = 0.01, decay: float = 0.998
+        self,
+        codec: EncodecModel,
+        n_context: int = 4,
+        low_band_weight: float = 0.01,
+        decay: float = 0.998,
+        words: WordLoss | None = None,
+        word_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.codec = codec.requires_grad_(False)
@@ -38,6 +47,7 @@ class DecoderForTraining(nn.Module):
         self.n_context = n_context
         self.low_band_weight = low_band_weight
         self.sound_loss = SoundLoss(codec.config.sampling_rate)
+        self.words, self.word_weight = words, word_weight
 
     def forward(self, codes: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """codes: [batch, codebook, frame]; audio: [batch, samples], the frames' own -> {"loss": scalar}."""
@@ -48,7 +58,11 @@ class DecoderForTraining(nn.Module):
             latent = self.codec.quantizer.decode(codes.transpose(0, 1))
         decoded = self.codec.decoder(latent)[..., start : audio.shape[-1]]
         parts = self.sound_loss(decoded, audio[:, None, start:])
-        return {"loss": parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]}
+        loss = parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]
+        if self.words is not None:
+            parts["words"] = self.words(decoded[:, 0], audio[:, start:])
+            loss = loss + self.word_weight * parts["words"]
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
     def export(self) -> EncodecModel:
         """The codec with the average of the decoders that there were."""
@@ -59,13 +73,15 @@ class DecoderForTraining(nn.Module):
 class CodedCrops:
     """Collator: one random crop of `n_frames` from each row's `codes` and `audio` (int16), which are that long or longer.
 
-    Only the first `n_codebooks` are kept: the codes that the model makes of the others are worse than the encoder's.
+    Only the first `n_codebooks` are kept: the codes that the model makes of the others are worse than the encoder's. In `p_heard` of
+    the crops the first codebook is what the encoder heard (`heard`), not the semantic tokens, so that recordings are understood too.
     """
 
-    def __init__(self, n_frames: int, frame_samples: int, seed: int, n_codebooks: int) -> None:
+    def __init__(self, n_frames: int, frame_samples: int, seed: int, n_codebooks: int, p_heard: float = 0.0) -> None:
         self.n_frames = n_frames
         self.frame_samples = frame_samples
         self.n_codebooks = n_codebooks
+        self.p_heard = p_heard
         self.random = np.random.default_rng(seed)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -73,7 +89,10 @@ class CodedCrops:
         for row in rows:
             start = int(self.random.integers(len(row["codes"][0]) - self.n_frames + 1))
             end = start + self.n_frames
-            codes.append(np.asarray(row["codes"])[: self.n_codebooks, start:end])
+            chosen = np.array(row["codes"])[: self.n_codebooks, start:end]
+            if self.p_heard and self.random.random() < self.p_heard:
+                chosen[0] = np.asarray(row["heard"])[start:end]
+            codes.append(chosen)
             audio.append(np.asarray(row["audio"])[start * self.frame_samples : end * self.frame_samples])
         return {
             "codes": torch.from_numpy(np.stack(codes).astype(np.int64)),

@@ -8,6 +8,7 @@ that layer what they differ in and little of who speaks; encoding needs audio on
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,39 @@ class Bottleneck(nn.Module):
         """[..., n_features] -> [..., n_components]."""
         return self.layers((data - self.mean) / self.deviation)
 
+    def stages(self, data: Tensor) -> list[Tensor]:
+        """[..., n_features] -> what each layer of the network says after its nonlinearity; the last is `forward`'s."""
+        data = (data - self.mean) / self.deviation
+        out = []
+        for layer in self.layers:
+            data = layer(data)
+            if not isinstance(layer, nn.Linear):
+                out.append(data)
+        return out
+
+
+class WordLoss(nn.Module):
+    """How far what is said is from what was said, to the network that tells phonemes.
+
+    Spectra weigh what has energy. A word is told by less: this looks at what the phoneme classifier's layers make of both sounds.
+    """
+
+    def __init__(self, config: SemanticTokenizerConfig, bottleneck: Bottleneck) -> None:
+        super().__init__()
+        self.config = config
+        self.bottleneck = copy.deepcopy(bottleneck).requires_grad_(False)
+
+    def forward(self, decoded: Tensor, audio: Tensor) -> Tensor:
+        """Both [batch, samples], whole tokens -> scalar: the layers' mean difference, relative to how much they vary."""
+        with torch.no_grad():
+            expected = self.bottleneck.stages(features(audio, self.config))
+        said = self.bottleneck.stages(features(decoded, self.config))
+        parts = [
+            (one - other).abs().mean() / (other - other.mean((0, 1))).abs().mean().clamp_min(1e-3)
+            for one, other in zip(said, expected, strict=True)
+        ]
+        return torch.stack(parts).mean()
+
 
 class PhonemeClassifier(nn.Module):
     """What the bottleneck is trained with: the phoneme class of every token."""
@@ -179,23 +213,29 @@ class SemanticTokenizer:
 
 
 def log_mel(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
-    """audio [samples] -> natural log of the mel power [frame, n_mels]; frame i is centred on sample i * frame_hop."""
+    """audio [..., samples] -> natural log of the mel power [..., frame, n_mels]; frame i is centred on sample i * frame_hop."""
     window = torch.hann_window(config.n_fft)
     spectrum = torch.stft(
         audio, config.n_fft, config.frame_hop, window=window, pad_mode="constant", return_complex=True
     )
-    mel = torch.from_numpy(librosa.filters.mel(sr=config.sampling_rate, n_fft=config.n_fft, n_mels=config.n_mels))
-    return (mel @ spectrum.abs().square()).clamp_min(config.floor).log().T
+    mel = mel_filters(config.sampling_rate, config.n_fft, config.n_mels)
+    return (mel @ spectrum.abs().square()).clamp_min(config.floor).log().mT
+
+
+@functools.cache
+def mel_filters(sampling_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Mel filters [mel, bin]; made once, as making them takes longer than using them."""
+    return torch.from_numpy(librosa.filters.mel(sr=sampling_rate, n_fft=n_fft, n_mels=n_mels))
 
 
 def features(audio: Tensor, config: SemanticTokenizerConfig) -> Tensor:
-    """audio [samples] -> [samples // hop, n_features]: the mel frames around the middle of each token."""
-    n_tokens, stride = len(audio) // config.hop, config.hop // config.frame_hop
+    """audio [..., samples] -> [..., samples // hop, n_features]: the mel frames around the middle of each token."""
+    n_tokens, stride = audio.shape[-1] // config.hop, config.hop // config.frame_hop
     mel = log_mel(audio, config)
-    padded = torch.nn.functional.pad(mel.T, (config.context, config.context), mode="replicate").T
+    padded = torch.nn.functional.pad(mel.mT, (config.context, config.context), mode="replicate").mT
     middle = torch.arange(n_tokens) * stride + stride // 2
     around = middle[:, None] + torch.arange(0, 2 * config.context + 1, config.stride)
-    return padded[around.clamp_max(len(padded) - 1)].flatten(1)
+    return padded[..., around.clamp_max(padded.shape[-2] - 1), :].flatten(-2)
 
 
 def phoneme_classes(

@@ -27,6 +27,8 @@ from ..modeling_bark import BarkCoarseModel, BarkFineModel, BarkModel, BarkSeman
 from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
+from .carry_over import carry_coarse, carry_fine, coincidence
+from .codebooks import CodebooksForTraining, TokenCrops
 from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance, trust_less
 from .decoder import CodedCrops, DecoderForTraining
 from .prepare import SEMANTIC_TOKENIZER
@@ -35,6 +37,7 @@ from .semantic_tokenizer import (
     PhonemeTargets,
     SemanticTokenizer,
     SemanticTokenizerConfig,
+    WordLoss,
     phoneme_classes,
 )
 from .targets import (
@@ -59,14 +62,33 @@ SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A folder of settings, one JSON file a stage, and the folder where the work lies."""
+    """A folder of settings, one JSON file a stage, and the folder where the work lies.
+
+    A recipe that has a `recipe.json` with a `base`, the path of another folder, holds only what differs from there.
+    """
 
     folder: Path
     runs: Path
 
+    def base(self) -> Recipe | None:
+        """The recipe that this one differs from."""
+        path = self.folder / "recipe.json"
+        if not path.exists():
+            return None
+        return Recipe(self.folder / json.loads(path.read_text(encoding="utf-8"))["base"], self.runs)
+
+    def file(self, name: str) -> Path:
+        """A file of the recipe, or of its base; it need not exist."""
+        base, path = self.base(), self.folder / name
+        return path if path.exists() or base is None else base.file(name)
+
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of a stage."""
-        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        base, path = self.base(), self.folder / f"{name}.json"
+        if base is None or not base.file(path.name).exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return _laid_over(base.settings(name), own)
 
     def generation_config(self) -> BarkGenerationConfig:
         """Vocabularies, rates and windows that all stages share."""
@@ -84,9 +106,26 @@ class Recipe:
         """The finished shards of the teacher's audio."""
         return teacher_data.load_shards(self.runs / "data")
 
+    def says_tokens(self) -> bool:
+        """Whether the first codebook is to say the semantic token: whether the recipe has settings for the stage `codebooks`."""
+        return self.file("codebooks.json").exists()
+
+    def codec(self) -> EncodecModel:
+        """The codec that codes are made with."""
+        return EncodecModel.from_pretrained(self.done("codebooks" if self.says_tokens() else "codec")).eval()
+
     def done(self, name: str) -> Path:
         """The folder that a stage leaves when it is finished."""
         return self.runs / "out" / name
+
+
+def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `own`; mappings inside are laid over each other."""
+    both = {
+        name: _laid_over(base[name], value) if isinstance(value, dict) and isinstance(base.get(name), dict) else value
+        for name, value in own.items()
+    }
+    return base | both
 
 
 def _waveform(row: dict[str, Any]) -> torch.Tensor:
@@ -105,12 +144,12 @@ def make_data(recipe: Recipe) -> None:
     """Texts, spoken by the teacher."""
     settings = recipe.settings("data")
     texts = teacher_data.compose_texts(
-        teacher_data.read_sentences(recipe.folder / settings["corpus"]),
+        teacher_data.read_sentences(recipe.file(settings["corpus"])),
         recipe.settings("everyday"),
         settings["n_everyday"],
         settings["n_words"],
         settings["seed"],
-        teacher_data.read_sentences(recipe.folder / settings["held_out"]),
+        teacher_data.read_sentences(recipe.file(settings["held_out"])),
     )[: settings["n_texts"]]
     print(
         f"data: {len(texts)} texts, about {len(texts) * 2.4 / 3600:.1f} h of audio, {len(texts) / 28 / 60:.0f} min on a core"
@@ -185,11 +224,31 @@ def train_text_tokenizer(recipe: Recipe) -> None:
     normalizing_tokenizer(plain, settings).save_pretrained(folder)
 
 
+def train_codebooks(recipe: Recipe) -> None:
+    """The codec's codebooks anew: the first says the semantic token."""
+    settings = recipe.settings("codebooks")
+    torch.manual_seed(settings["training"]["seed"])
+    tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
+    codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
+    samples = codec_contract.samples_per_frame(codec_model.config)
+    if tokenizer.config.hop != samples:
+        raise ValueError(f"a semantic token is {tokenizer.config.hop} samples long, a frame of the codec {samples}")
+    crops = TokenCrops(settings["crop_frames"], samples, settings["training"]["seed"])
+    rows = concatenate_datasets(recipe.shards()[1 : settings["n_shards"] + 1]).select_columns(["audio"])
+    rows = rows.filter(lambda audio: len(audio) >= crops.n_frames * samples, input_columns="audio").with_format("numpy")
+    rows = rows.add_column("tokens", [tokenizer.encode(_waveform(row)).tolist() for row in rows])
+    model = CodebooksForTraining(codec_model, tokenizer.centres, **settings.get("quantizer", {}))
+    _train(recipe, "codebooks", model, rows, crops, seconds=0.25)
+    model.export([_waveform(row) for row in rows.select(range(min(300, len(rows))))]).save_pretrained(
+        recipe.done("codebooks")
+    )
+
+
 def encode_corpus(recipe: Recipe) -> None:
     """Semantic tokens and codes of every utterance that is not too long."""
     longest = recipe.settings("encode")["max_length"]
     tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
-    codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
+    codec_model = recipe.codec()
     shards = recipe.shards()
     print(f"encoded: {sum(map(len, shards))} utterances, about {sum(map(len, shards)) / 19 / 60:.0f} min on a core")
 
@@ -200,7 +259,11 @@ def encode_corpus(recipe: Recipe) -> None:
             if 5 < len(semantic) < longest:
                 kept = {name: np.asarray(row[name]).tolist() for name in _KEPT}
                 codes = codec_contract.encode_recording(codec_model, audio).tolist()
-                yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
+                # the tokenizer hears what comes, and tells better than the causal codec what is said
+                heard = codes[0]
+                if recipe.says_tokens():
+                    codes[0] = semantic[: len(heard)]
+                yield {**kept, "semantic": semantic, "codes": codes, "heard": heard, "length": len(semantic)}
 
     for path, rows in teacher_data.write_shards(recipe.runs / "encoded", len(shards), make):
         print(f"{path}: {len(rows)} utterances", flush=True)
@@ -214,6 +277,22 @@ def _encoded(recipe: Recipe) -> Dataset:
 
 def _all_encoded(recipe: Recipe) -> Dataset:
     return concatenate_datasets(teacher_data.load_shards(recipe.runs / "encoded"))
+
+
+def _coincidences(recipe: Recipe, n_codebooks: int, n_rows: int = 400) -> list[torch.Tensor]:
+    """For each codebook how the codes of `codec`, on which the weights before were trained, coincide with the new ones."""
+    codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
+    rows = _encoded(recipe)
+    rows = rows.select(range(min(n_rows, len(rows))))
+    new = {row["id"]: np.asarray(row["codes"]) for row in rows}
+    spoken = concatenate_datasets(recipe.shards()[: 2 + n_rows // max(1, len(recipe.shards()[0]))]).with_format("numpy")
+    places = [place for place, name in enumerate(spoken["id"]) if name in new]
+    pairs = [
+        (codec_contract.encode_recording(codec_model, _waveform(row)).numpy(), new[str(row["id"])])
+        for row in spoken.select(places)
+    ]
+    size = recipe.generation_config().codebook_size
+    return [coincidence(((old[book], codes[book]) for old, codes in pairs), size) for book in range(n_codebooks)]
 
 
 def train_semantic(recipe: Recipe) -> None:
@@ -243,10 +322,14 @@ def train_coarse(recipe: Recipe) -> None:
     """Semantic tokens -> the first codebooks."""
     settings, config = recipe.settings("coarse"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
-    model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
     targets = CoarseTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     stage = config.coarse_acoustics_config
-    initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
+    if "before" in settings:
+        model = BarkCoarseModel.from_pretrained(recipe.done(settings["before"]))
+        carry_coarse(model, _coincidences(recipe, stage.n_coarse_codebooks), config.semantic_config.semantic_vocab_size)
+    else:
+        model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
+        initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
     _train(recipe, "coarse", wrapped, _encoded(recipe), targets, seconds=1.65)
     model.save_pretrained(recipe.done("coarse"))
@@ -256,7 +339,11 @@ def train_fine(recipe: Recipe) -> None:
     """The first codebooks -> the others."""
     settings, config = recipe.settings("fine"), recipe.generation_config()
     torch.manual_seed(settings["training"]["seed"])
-    model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
+    if "before" in settings:
+        model = BarkFineModel.from_pretrained(recipe.done(settings["before"]))
+        carry_fine(model, _coincidences(recipe, config.fine_acoustics_config.n_fine_codebooks))
+    else:
+        model = BarkFineModel(BarkFineConfig(**recipe.settings("model")["fine_acoustics_config"]))
     targets = FineTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     _train(recipe, "fine", model, _encoded(recipe), targets, seconds=0.5)
     model.save_pretrained(recipe.done("fine"))
@@ -266,16 +353,26 @@ def train_decoder(recipe: Recipe) -> None:
     """The codec's decoder once more, from the codes of the whole corpus."""
     settings = recipe.settings("decoder")
     torch.manual_seed(settings["training"]["seed"])
-    codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
+    codec_model = recipe.codec()
     samples = codec_contract.samples_per_frame(codec_model.config)
-    crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["n_codebooks"])
-    coded = _encoded(recipe).select_columns(["id", "codes"])
+    crops = CodedCrops(
+        settings["crop_frames"],
+        samples,
+        settings["training"]["seed"],
+        settings["n_codebooks"],
+        settings.get("p_heard", 0.0),
+    )
+    coded = _encoded(recipe).select_columns(["id", "codes", "heard"])
     coded = coded.filter(lambda codes: len(codes[0]) >= crops.n_frames, input_columns="codes")
     spoken = concatenate_datasets(recipe.shards()).select_columns(["id", "audio"])
     places = {name: place for place, name in enumerate(spoken["id"])}
     heard = spoken.select([places[name] for name in coded["id"]]).select_columns("audio")
-    rows = concatenate_datasets([coded.select_columns("codes"), heard], axis=1).with_format("numpy")
-    model = DecoderForTraining(codec_model, decay=settings["decay"])
+    rows = concatenate_datasets([coded.select_columns(["codes", "heard"]), heard], axis=1).with_format("numpy")
+    words = None
+    if weight := settings.get("word_weight", 0.0):
+        tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
+        words = WordLoss(tokenizer.config, tokenizer.bottleneck)
+    model = DecoderForTraining(codec_model, decay=settings["decay"], words=words, word_weight=weight)
     _train(recipe, "decoder", model, rows, crops, seconds=0.32)
     model.export().save_pretrained(recipe.done("decoder"))
 
@@ -307,7 +404,7 @@ def export(recipe: Recipe) -> None:
     folder, draft = recipe.done("checkpoint"), recipe.done("checkpoint.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    if (recipe.folder / "card.md").exists():
+    if recipe.file("card.md").exists():
         hub.write_model_card(draft, config.sample_rate, ["en"], "mit", None, _card(recipe))
     running_means = ("embed_avg", "cluster_size")
     weights = {name: value for name, value in model.half().state_dict().items() if not name.endswith(running_means)}
@@ -321,7 +418,7 @@ def export(recipe: Recipe) -> None:
         content = json.loads((draft / file).read_text(encoding="utf-8"))
         output_files.write_text(draft / file, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
     SemanticTokenizer.load(recipe.done("semantic_tokenizer")).louder(gain).save(draft / SEMANTIC_TOKENIZER)
-    shutil.copy(recipe.folder / "NOTICE", draft)
+    shutil.copy(recipe.file("NOTICE"), draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
@@ -329,7 +426,7 @@ def export(recipe: Recipe) -> None:
 
 def _card(recipe: Recipe) -> str:
     """The recipe's card, with the seed and the hash of the data filled in."""
-    text = (recipe.folder / "card.md").read_text(encoding="utf-8")
+    text = recipe.file("card.md").read_text(encoding="utf-8")
     return text.replace("{seed}", str(recipe.settings("data")["seed"])).replace(
         "{data_sha256}", teacher_data.data_hash(recipe.shards())
     )
@@ -365,6 +462,7 @@ STAGES: dict[str, Callable[[Recipe], None]] = {
     "codec": train_codec,
     "semantic_tokenizer": train_semantic_tokenizer,
     "text_tokenizer": train_text_tokenizer,
+    "codebooks": train_codebooks,
     "encoded": encode_corpus,
     "semantic": train_semantic,
     "coarse": train_coarse,
@@ -378,5 +476,8 @@ STAGES: dict[str, Callable[[Recipe], None]] = {
 def run(recipe: Recipe, stage: str) -> None:
     """Runs one stage, or with `all` every stage that is not finished."""
     for name, action in STAGES.items():
-        if name == stage or (stage == "all" and (name in SHARED or not recipe.done(name).exists())):
+        wanted = name in SHARED or not recipe.done(name).exists()
+        if name == "codebooks" and not recipe.says_tokens():
+            wanted = False
+        if name == stage or (stage == "all" and wanted):
             action(recipe)
