@@ -80,7 +80,7 @@ def test_semantic_loss_is_that_of_the_prompt_that_generation_embeds(tmp_path: Pa
     config = model.generation_config
     batch = SemanticTargets(tiny_tokenizer(tmp_path), config, 0.025, seed=1)(rows())
     result = SemanticForTraining(model.semantic, config, guided=())(**batch)
-    prompt = semantic_stage._prompt_embeds(
+    prompt = semantic_stage.prompt_embeds(
         model.semantic, batch["text_ids"], batch["history_ids"], config.semantic_config
     )
     embeds = torch.cat([prompt, model.semantic.input_embeds_layer(batch["tokens"])], dim=1)

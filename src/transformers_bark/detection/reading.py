@@ -161,8 +161,10 @@ def _decoded_by_av(path: Any, name: str, reason: Exception) -> Iterator[tuple[np
             f"{name} cannot be read ({reason}); other formats need PyAV: pip install 'transformers-bark[audio]'"
         ) from reason
     try:
-        source: Any = path if isinstance(path, io.BytesIO) else os.fspath(path)
-        with av.open(source, "r") as container:
+        in_memory = isinstance(path, io.BytesIO)
+        source: Any = path if in_memory else os.fspath(path)
+        # a playlist would have FFmpeg open the files and addresses that it names
+        with av.open(source, "r", options={"protocol_whitelist": "none" if in_memory else "file"}) as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} holds no audio")
             to_float = av.AudioResampler(format="flt", layout="mono")

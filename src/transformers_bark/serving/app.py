@@ -26,7 +26,8 @@ from .audio import MEDIA_TYPES, encode
 from .auth import Keys
 from .conversation import converse
 from .errors import LeftError, NotFoundError, NotReadyError, ServiceError, TooLongError, bad_value
-from .gate import Gate
+from .gate import DETECT_PATH, Gate
+from .recordings import Recordings
 from .schemas import BatchRequest, ErrorOut, SpeechRequest, Spoken, TimestampsRequest
 from .service import Made, Service, Visit
 from .speech import Asked
@@ -95,6 +96,7 @@ def create_app(
     _add_more_speech(app, service)
     _add_conversation(app, service)
     _add_voices(app, service)
+    _add_detection(app, service)
     app.openapi = lambda: _openapi(app, service, keys)  # type: ignore[method-assign]
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
@@ -328,6 +330,25 @@ def _add_voices(app: FastAPI, service: Service) -> None:
     def remove(voice_id: str) -> Any:
         """Deletes a stored voice."""
         return {"id": service.voices.remove(voice_id).id, "deleted": True}
+
+
+def _add_detection(app: FastAPI, service: Service) -> None:
+    recordings = Recordings(service.limits.recording_seconds)
+
+    @app.post(DETECT_PATH, tags=["detection"], response_model=schemas.DetectionOut, responses=_ERRORS)
+    def detect(file: Annotated[UploadFile, File(description="a recording in any usual format")]) -> Any:
+        """Tells whether Bark's codec made a recording, for the whole and for each second."""
+        data = file.file.read(service.limits.recording + 1)
+        if len(data) > service.limits.recording:
+            raise TooLongError(f"the file is larger than {service.limits.recording} bytes", "file")
+        found = recordings.judge(data)
+        seconds = [round(float(one), 4) for one in found.seconds]
+        return {
+            "probability": found.probability,
+            "words": found.words,
+            "duration": found.duration,
+            "seconds": seconds,
+        }
 
 
 def _openapi(app: FastAPI, service: Service, keys: Keys | None) -> dict[str, Any]:

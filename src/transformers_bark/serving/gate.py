@@ -25,6 +25,9 @@ OPEN_PATHS = ("/health", "/ready")
 """Paths that need no key: a supervisor asks there."""
 
 VOICES_PATH = "/v1/audio/voices"
+DETECT_PATH = "/v1/audio/detect"
+
+_FORM = 100_000  # bytes of a form around its file
 
 _NAMED = (
     "/v1/audio/speech",
@@ -32,6 +35,7 @@ _NAMED = (
     "/v1/audio/speech/timestamps",
     "/v1/audio/speech/stream",
     VOICES_PATH,
+    DETECT_PATH,
     "/v1/models",
     "/health",
     "/ready",
@@ -110,7 +114,8 @@ class Gate:
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """A body that is not too large and does not take too long."""
         limits = self._service.limits
-        most = limits.body if scope["path"] != VOICES_PATH else limits.upload + 100_000
+        files = {VOICES_PATH: limits.upload, DETECT_PATH: limits.recording}
+        most = files[scope["path"]] + _FORM if scope["path"] in files else limits.body
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > most:
             raise _too_large(most)

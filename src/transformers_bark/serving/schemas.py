@@ -186,3 +186,13 @@ class VoiceDeletedOut(BaseModel):
 
 class StateOut(BaseModel):
     status: str
+
+
+class DetectionOut(BaseModel):
+    """How probable it is that Bark's codec made a recording."""
+
+    object: Literal["audio.detection"] = "audio.detection"
+    probability: float = Field(description="for the whole")
+    words: str = Field(description="the same in words")
+    duration: float = Field(description="in seconds")
+    seconds: list[float] = Field(description="the probability of each second by itself")

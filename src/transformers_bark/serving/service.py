@@ -43,7 +43,8 @@ class ServiceLimits:
         queue: requests that wait beside those that have a place.
         seconds: of one request.
         batch: texts in one request.
-        body, upload: bytes of a request, and of a voice.
+        body, upload, recording: bytes of a request, of a voice, and of a recording to judge.
+        recording_seconds: that a recording may last.
         body_seconds: until a request must be there.
     """
 
@@ -53,6 +54,8 @@ class ServiceLimits:
     batch: int = 32
     body: int = 2_000_000
     upload: int = 4_000_000
+    recording: int = 25_000_000
+    recording_seconds: float = 3600.0
     body_seconds: float = 30.0
 
     def check_text(self, text: str, field: str = "input") -> None:
