@@ -40,7 +40,7 @@ class Narrator:
     Args:
         model: a `BarkModel`.
         processor: its `BarkProcessor`.
-        batch_size: pieces generated together; by default 16 on a CPU, 32 on a GPU.
+        batch_size: pieces generated together; by default 8 on a CPU, 32 on a GPU.
         limits: what fits into a piece; by default what the checkpoint's configs say.
         verify: a folder of a faster-whisper model, or a function, that checks the words of every piece.
 

@@ -23,7 +23,8 @@ Verify = Callable[[str, np.ndarray, int, str | None], Sequence[Doubt]]
 
 _MOST_ROUNDED = 16  # tokens
 
-BATCH_SIZES = {"cpu": 16, "cuda": 32}
+BATCH_SIZES = {"cpu": 8, "cuda": 32}
+"""On a CPU 16 are only 6% faster than 8, and take 100 MB more with the embedded checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ class Speaker:
         self, model: Any, processor: Any, limits: Limits, batch_size: int | None, tries: int, verify: Verify | None
     ) -> None:
         self.model, self.processor, self.limits = model, processor, limits
-        self.batch_size = batch_size or BATCH_SIZES.get(model.device.type, 16)
+        self.batch_size = batch_size or BATCH_SIZES.get(model.device.type, 8)
         self.tries = tries
         self.verify = verify
         self.aligner = Aligner.of(model, processor)
