@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -29,18 +31,36 @@ def test_a_code_never_met_gets_the_usual_one() -> None:
         coincidence([], 3)
 
 
-def test_only_codes_are_carried_over_in_the_coarse_model() -> None:
-    model = tiny_model().coarse_acoustics
-    size, n_semantic = 8, 4
-    before = {name: part.clone() for name, part in model.state_dict().items()}
-    carry_coarse(model, [_renamed(size), torch.eye(size)], n_semantic)
-    table, old = model.input_embeds_layer.weight, before["input_embeds_layer.weight"]
-    assert torch.allclose(
-        table[n_semantic : n_semantic + size], old[n_semantic : n_semantic + size].roll(1, 0), atol=1e-3
+def test_a_coarse_model_goes_on_with_a_codebook_more() -> None:
+    """Its old codebooks and special tokens are where the new config has them, the new one is fresh, and time stays time."""
+    whole = tiny_model()
+    before, old = whole.coarse_acoustics, whole.generation_config
+    stage, n_semantic, size = old.coarse_acoustics_config, old.semantic_config.semantic_vocab_size, old.codebook_size
+    n_books = stage.n_coarse_codebooks
+    new = copy.deepcopy(old)
+    for name in ("coarse_semantic_pad_token", "coarse_infer_token"):
+        setattr(new.coarse_acoustics_config, name, getattr(stage, name) + size)
+    new.coarse_acoustics_config.n_coarse_codebooks = n_books + 1
+    sizes = before.config.to_dict() | {"input_vocab_size": before.config.input_vocab_size + size}
+    sizes["output_vocab_size"] = before.config.output_vocab_size + size
+    model = type(before)(type(before.config)(**sizes))
+    fresh = model.input_embeds_layer.weight.clone()
+    carry_coarse(model, before, [_renamed(size), *[torch.eye(size)] * (n_books - 1)], old, new)
+    table, source = model.input_embeds_layer.weight, before.input_embeds_layer.weight
+    codes, last = (
+        slice(n_semantic, n_semantic + size),
+        slice(n_semantic + n_books * size, n_semantic + (n_books + 1) * size),
     )
-    assert torch.equal(table[:n_semantic], old[:n_semantic]) and torch.equal(table[12:], old[12:])
-    moved = {name for name, part in model.state_dict().items() if not torch.equal(part, before[name])}
-    assert moved == {"input_embeds_layer.weight", "lm_head.weight"}
+    assert torch.equal(table[:n_semantic], source[:n_semantic])
+    assert torch.allclose(table[codes], source[codes].roll(1, 0), atol=1e-3)
+    assert torch.equal(table[last], fresh[last])
+    assert torch.equal(table[stage.coarse_infer_token + size], source[stage.coarse_infer_token])
+    places, there = model.position_embeds_layer.weight, before.position_embeds_layer.weight
+    prompt = stage.max_coarse_input_length
+    assert torch.equal(places[: prompt + 1], there[: prompt + 1])
+    # the third frame begins after twice as many codes as a frame has
+    assert torch.allclose(places[prompt + 2 * (n_books + 1)], there[prompt + 2 * n_books], atol=1e-5)
+    assert torch.equal(model.layers[0].mlp.in_proj.weight, before.layers[0].mlp.in_proj.weight)
 
 
 def test_a_table_that_two_layers_share_is_carried_over_once() -> None:

@@ -73,16 +73,6 @@ def test_crops_keep_codes_and_samples_together() -> None:
         assert torch.equal((batch["audio"][:, ::4] * 32768).long(), batch["codes"][:, 0])
 
 
-def test_in_some_crops_the_first_codebook_is_what_was_heard() -> None:
-    frames = np.arange(30)
-    row = {"codes": np.stack([frames, frames]), "heard": frames + 50, "audio": np.zeros(120, np.int16)}
-    crops = CodedCrops(5, 4, 0, 2, p_heard=0.5)
-    codes = torch.cat([crops([row])["codes"] for _ in range(40)])
-    heard = codes[:, 0] - codes[:, 1]
-    assert set(heard.unique().tolist()) == {0, 50} and 10 < int((heard[:, 0] == 50).sum()) < 30
-    assert (row["codes"][0] == frames).all()
-
-
 def test_words_count_where_they_are_asked_for(module: DecoderForTraining, batch: Batch) -> None:
     config = SemanticTokenizerConfig(hop=600, frame_hop=200, n_components=4, context=2, hidden_size=16)
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..generation_configuration_bark import BarkGenerationConfig
 from ..modeling_bark import BarkCoarseModel, BarkFineModel
 
 
@@ -34,13 +35,53 @@ def coincidence(pairs: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Te
 
 
 @torch.no_grad()
-def carry_coarse(model: BarkCoarseModel, weights: list[Tensor], n_semantic: int) -> None:
-    """Gives a coarse model embeddings and heads for new codes, `weights` [new, old] for each of its codebooks; the rest stays."""
-    for table in (model.input_embeds_layer.weight, model.lm_head.weight):
+def carry_coarse(
+    model: BarkCoarseModel,
+    before: BarkCoarseModel,
+    weights: list[Tensor],
+    old: BarkGenerationConfig,
+    new: BarkGenerationConfig,
+) -> None:
+    """Gives a coarse model what one on other codes, and of no more codebooks, has learned.
+
+    Blocks, semantic tokens and special tokens are taken over. Codebooks that the old model lacks stay as they are in `model`. A
+    position after the prompt gets the embedding of the time that it stands for.
+
+    Args:
+        weights: [new, old] for each codebook of the old model.
+        old, new: the generation configs of the two.
+    """
+    tables = ("input_embeds_layer.weight", "lm_head.weight", "position_embeds_layer.weight")
+    shared = {name: value for name, value in before.state_dict().items() if name not in tables}
+    model.load_state_dict(shared, strict=False)
+    n_semantic, size = old.semantic_config.semantic_vocab_size, old.codebook_size
+    special = [
+        (getattr(old.coarse_acoustics_config, name), getattr(new.coarse_acoustics_config, name))
+        for name in ("coarse_semantic_pad_token", "coarse_infer_token")
+    ]
+    for name in tables[:2]:
+        source, target = before.get_parameter(name), model.get_parameter(name)
+        target[:n_semantic] = source[:n_semantic]
         for number, share in enumerate(weights):
-            start = n_semantic + number * len(share)
-            part = table[start : start + len(share)]
-            part.copy_(share @ part)
+            codes = slice(n_semantic + number * size, n_semantic + (number + 1) * size)
+            target[codes] = share @ source[codes]
+        for there, here in special:
+            if there < len(source) and here < len(target):  # no head for what is never said
+                target[here] = source[there]
+    _carry_positions(model, before, old, new)
+
+
+def _carry_positions(
+    model: BarkCoarseModel, before: BarkCoarseModel, old: BarkGenerationConfig, new: BarkGenerationConfig
+) -> None:
+    source, target = before.position_embeds_layer.weight, model.position_embeds_layer.weight
+    prompt = old.coarse_acoustics_config.max_coarse_input_length
+    pace = old.coarse_acoustics_config.n_coarse_codebooks / new.coarse_acoustics_config.n_coarse_codebooks
+    place = prompt + (torch.arange(len(target)) - prompt).clamp_min(0) * pace
+    place = torch.where(torch.arange(len(target)) < prompt, torch.arange(len(target)), place).clamp_max(len(source) - 1)
+    low = place.floor().long()
+    part = (place - low)[:, None]
+    target.copy_((1 - part) * source[low] + part * source[(low + 1).clamp_max(len(source) - 1)])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ finished codebooks are copied over: both choose the nearest code by Euclidean di
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import auraloss
@@ -170,12 +171,18 @@ class CodecForTraining(nn.Module):
         if not self._started():
             raise ValueError(f"no codebooks after {int(self.step)} steps: the warm-up takes {self.warmup_steps}")
         for source, target in zip(self.quantizer.layers, self.codec.quantizer.layers, strict=True):
-            embed = source._codebook.embed.reshape(target.codebook.embed.shape)
-            target.codebook.embed.data.copy_(embed)
-            target.codebook.embed_avg.data.copy_(embed)
-            target.codebook.inited.data.fill_(1)
-            target.codebook.cluster_size.data.fill_(1)
+            set_codebook(target, source._codebook.embed[0])
         return self.codec.eval()
+
+
+@torch.no_grad()
+def set_codebook(layer: Any, entries: Tensor) -> None:
+    """Puts `entries` [code, component] into a layer of EnCodec's quantizer."""
+    book = layer.codebook
+    book.embed.data.copy_(entries)
+    book.embed_avg.data.copy_(entries)
+    book.inited.data.fill_(1)
+    book.cluster_size.data.fill_(1)
 
 
 @torch.no_grad()
@@ -203,6 +210,15 @@ def scale_to_unit_variance(codec: EncodecModel, audio: Tensor, output_std: float
     for handle in handles:
         handle.remove()
     convolutions[-1].parametrizations.weight.original0.mul_(output_std)
+
+
+def keep_codebooks(codec: EncodecModel, n_codebooks: int) -> None:
+    """Leaves the first `n_codebooks`, and says in the config what they take."""
+    config = codec.config
+    bits = config.frame_rate * math.ceil(math.log2(config.codebook_size))
+    config.target_bandwidths = [n_codebooks * bits / 1000]
+    codec.quantizer.layers = codec.quantizer.layers[:n_codebooks]
+    codec.quantizer.num_quantizers = n_codebooks
 
 
 @torch.no_grad()

@@ -73,15 +73,13 @@ class DecoderForTraining(nn.Module):
 class CodedCrops:
     """Collator: one random crop of `n_frames` from each row's `codes` and `audio` (int16), which are that long or longer.
 
-    Only the first `n_codebooks` are kept: the codes that the model makes of the others are worse than the encoder's. In `p_heard` of
-    the crops the first codebook is what the encoder heard (`heard`), not the semantic tokens, so that recordings are understood too.
+    Only the first `n_codebooks` are kept: the codes that the model makes of the others are worse than the encoder's.
     """
 
-    def __init__(self, n_frames: int, frame_samples: int, seed: int, n_codebooks: int, p_heard: float = 0.0) -> None:
+    def __init__(self, n_frames: int, frame_samples: int, seed: int, n_codebooks: int) -> None:
         self.n_frames = n_frames
         self.frame_samples = frame_samples
         self.n_codebooks = n_codebooks
-        self.p_heard = p_heard
         self.random = np.random.default_rng(seed)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -89,10 +87,7 @@ class CodedCrops:
         for row in rows:
             start = int(self.random.integers(len(row["codes"][0]) - self.n_frames + 1))
             end = start + self.n_frames
-            chosen = np.array(row["codes"])[: self.n_codebooks, start:end]
-            if self.p_heard and self.random.random() < self.p_heard:
-                chosen[0] = np.asarray(row["heard"])[start:end]
-            codes.append(chosen)
+            codes.append(np.array(row["codes"])[: self.n_codebooks, start:end])
             audio.append(np.asarray(row["audio"])[start * self.frame_samples : end * self.frame_samples])
         return {
             "codes": torch.from_numpy(np.stack(codes).astype(np.int64)),

@@ -28,10 +28,10 @@ from ..processing_bark import BarkProcessor
 from ..voices import VoicePreset
 from . import data as teacher_data
 from .carry_over import carry_coarse, carry_fine, coincidence
-from .codebooks import CodebooksForTraining, TokenCrops
-from .codec import CodecForTraining, RandomCrops, make_louder, scale_to_unit_variance, trust_less
+from .codec import CodecForTraining, RandomCrops, keep_codebooks, make_louder, scale_to_unit_variance, trust_less
 from .decoder import CodedCrops, DecoderForTraining
 from .prepare import SEMANTIC_TOKENIZER
+from .retuning import CodecRetuning
 from .semantic_tokenizer import (
     PhonemeClassifier,
     PhonemeTargets,
@@ -77,6 +77,10 @@ class Recipe:
             return None
         return Recipe(self.folder / json.loads(path.read_text(encoding="utf-8"))["base"], self.runs)
 
+    def before(self) -> Recipe:
+        """The recipe whose models this one's go on from: its base, or itself."""
+        return self.base() or self
+
     def file(self, name: str) -> Path:
         """A file of the recipe, or of its base; it need not exist."""
         base, path = self.base(), self.folder / name
@@ -106,13 +110,13 @@ class Recipe:
         """The finished shards of the teacher's audio."""
         return teacher_data.load_shards(self.runs / "data")
 
-    def says_tokens(self) -> bool:
-        """Whether the first codebook is to say the semantic token: whether the recipe has settings for the stage `codebooks`."""
-        return self.file("codebooks.json").exists()
+    def retunes(self) -> bool:
+        """Whether the codec goes on: whether the recipe has settings for the stage `retuned`."""
+        return self.file("retuned.json").exists()
 
     def codec(self) -> EncodecModel:
         """The codec that codes are made with."""
-        return EncodecModel.from_pretrained(self.done("codebooks" if self.says_tokens() else "codec")).eval()
+        return EncodecModel.from_pretrained(self.done("retuned" if self.retunes() else "codec")).eval()
 
     def done(self, name: str) -> Path:
         """The folder that a stage leaves when it is finished."""
@@ -224,24 +228,25 @@ def train_text_tokenizer(recipe: Recipe) -> None:
     normalizing_tokenizer(plain, settings).save_pretrained(folder)
 
 
-def train_codebooks(recipe: Recipe) -> None:
-    """The codec's codebooks anew: the first says the semantic token."""
-    settings = recipe.settings("codebooks")
+def retune_codec(recipe: Recipe) -> None:
+    """The codec goes on with fewer codebooks, and learns to be understood."""
+    settings = recipe.settings("retuned")
     torch.manual_seed(settings["training"]["seed"])
-    tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
     codec_model = EncodecModel.from_pretrained(recipe.done("codec"))
+    tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
+    config = recipe.generation_config()
+    keep_codebooks(codec_model, config.fine_acoustics_config.n_fine_codebooks)
     samples = codec_contract.samples_per_frame(codec_model.config)
-    if tokenizer.config.hop != samples:
-        raise ValueError(f"a semantic token is {tokenizer.config.hop} samples long, a frame of the codec {samples}")
-    crops = TokenCrops(settings["crop_frames"], samples, settings["training"]["seed"])
     rows = concatenate_datasets(recipe.shards()[1 : settings["n_shards"] + 1]).select_columns(["audio"])
-    rows = rows.filter(lambda audio: len(audio) >= crops.n_frames * samples, input_columns="audio").with_format("numpy")
-    rows = rows.add_column("tokens", [tokenizer.encode(_waveform(row)).tolist() for row in rows])
-    model = CodebooksForTraining(codec_model, tokenizer.centres, **settings.get("quantizer", {}))
-    _train(recipe, "codebooks", model, rows, crops, seconds=0.25)
-    model.export([_waveform(row) for row in rows.select(range(min(300, len(rows))))]).save_pretrained(
-        recipe.done("codebooks")
+    model = CodecRetuning(
+        codec_model,
+        WordLoss(tokenizer.config, tokenizer.bottleneck),
+        config.coarse_acoustics_config.n_coarse_codebooks,
+        **settings.get("losses", {}),
     )
+    crops = RandomCrops(settings["crop_frames"] * samples, settings["training"]["seed"])
+    _train(recipe, "retuned", model, rows.with_format("numpy"), crops, seconds=0.5)
+    model.export().save_pretrained(recipe.done("retuned"))
 
 
 def encode_corpus(recipe: Recipe) -> None:
@@ -259,11 +264,7 @@ def encode_corpus(recipe: Recipe) -> None:
             if 5 < len(semantic) < longest:
                 kept = {name: np.asarray(row[name]).tolist() for name in _KEPT}
                 codes = codec_contract.encode_recording(codec_model, audio).tolist()
-                # the tokenizer hears what comes, and tells better than the causal codec what is said
-                heard = codes[0]
-                if recipe.says_tokens():
-                    codes[0] = semantic[: len(heard)]
-                yield {**kept, "semantic": semantic, "codes": codes, "heard": heard, "length": len(semantic)}
+                yield {**kept, "semantic": semantic, "codes": codes, "length": len(semantic)}
 
     for path, rows in teacher_data.write_shards(recipe.runs / "encoded", len(shards), make):
         print(f"{path}: {len(rows)} utterances", flush=True)
@@ -324,11 +325,15 @@ def train_coarse(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     targets = CoarseTargets(config, settings["training"]["seed"], default_voice=recipe.default_voice())
     stage = config.coarse_acoustics_config
+    model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
     if "before" in settings:
-        model = BarkCoarseModel.from_pretrained(recipe.done(settings["before"]))
-        carry_coarse(model, _coincidences(recipe, stage.n_coarse_codebooks), config.semantic_config.semantic_vocab_size)
+        before, old = (
+            BarkCoarseModel.from_pretrained(recipe.done(settings["before"])),
+            recipe.before().generation_config(),
+        )
+        shares = _coincidences(recipe, old.coarse_acoustics_config.n_coarse_codebooks)
+        carry_coarse(model, before, shares, old, config)
     else:
-        model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
         initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
     _train(recipe, "coarse", wrapped, _encoded(recipe), targets, seconds=1.65)
@@ -355,19 +360,13 @@ def train_decoder(recipe: Recipe) -> None:
     torch.manual_seed(settings["training"]["seed"])
     codec_model = recipe.codec()
     samples = codec_contract.samples_per_frame(codec_model.config)
-    crops = CodedCrops(
-        settings["crop_frames"],
-        samples,
-        settings["training"]["seed"],
-        settings["n_codebooks"],
-        settings.get("p_heard", 0.0),
-    )
-    coded = _encoded(recipe).select_columns(["id", "codes", "heard"])
+    crops = CodedCrops(settings["crop_frames"], samples, settings["training"]["seed"], settings["n_codebooks"])
+    coded = _encoded(recipe).select_columns(["id", "codes"])
     coded = coded.filter(lambda codes: len(codes[0]) >= crops.n_frames, input_columns="codes")
     spoken = concatenate_datasets(recipe.shards()).select_columns(["id", "audio"])
     places = {name: place for place, name in enumerate(spoken["id"])}
     heard = spoken.select([places[name] for name in coded["id"]]).select_columns("audio")
-    rows = concatenate_datasets([coded.select_columns(["codes", "heard"]), heard], axis=1).with_format("numpy")
+    rows = concatenate_datasets([coded.select_columns("codes"), heard], axis=1).with_format("numpy")
     words = None
     if weight := settings.get("word_weight", 0.0):
         tokenizer = SemanticTokenizer.load(recipe.done("semantic_tokenizer"))
@@ -462,7 +461,7 @@ STAGES: dict[str, Callable[[Recipe], None]] = {
     "codec": train_codec,
     "semantic_tokenizer": train_semantic_tokenizer,
     "text_tokenizer": train_text_tokenizer,
-    "codebooks": train_codebooks,
+    "retuned": retune_codec,
     "encoded": encode_corpus,
     "semantic": train_semantic,
     "coarse": train_coarse,
@@ -477,7 +476,7 @@ def run(recipe: Recipe, stage: str) -> None:
     """Runs one stage, or with `all` every stage that is not finished."""
     for name, action in STAGES.items():
         wanted = name in SHARED or not recipe.done(name).exists()
-        if name == "codebooks" and not recipe.says_tokens():
+        if name == "retuned" and not recipe.retunes():
             wanted = False
         if name == stage or (stage == "all" and wanted):
             action(recipe)
