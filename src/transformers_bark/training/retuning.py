@@ -17,6 +17,8 @@ from vector_quantize_pytorch import ResidualVQ
 from .codec import SoundLoss, set_codebook
 from .semantic_tokenizer import WordLoss
 
+_PARTS = ("encoder", "decoder")
+
 
 class CodecRetuning(nn.Module):
     """EnCodec from weights that there are; `forward` gives the loss that `transformers.Trainer` minimizes.
@@ -46,8 +48,10 @@ class CodecRetuning(nn.Module):
         self.codec, self.words, self.sound_loss = codec, words, SoundLoss(codec.config.sampling_rate)
         for layer in codec.encoder.layers[:n_kept]:
             layer.requires_grad_(False)
-        self.parts = nn.ModuleDict({"encoder": codec.encoder, "decoder": codec.decoder})
-        self.average = AveragedModel(self.parts, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)
+        keep = get_ema_multi_avg_fn(decay)
+        self.averages = nn.ModuleDict(
+            {name: AveragedModel(getattr(codec, name), multi_avg_fn=keep).requires_grad_(False) for name in _PARTS}
+        )
         self.n_context, self.word_weight, self.low_band_weight = n_context, word_weight, low_band_weight
         books: Any = codec.quantizer.layers
         self.quantizer = ResidualVQ(
@@ -69,7 +73,8 @@ class CodecRetuning(nn.Module):
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """audio: [batch, samples], a whole number of frames -> {"loss": scalar, and its parts}."""
         if self.training:
-            self.average.update_parameters(self.parts)
+            for name, average in self.averages.items():
+                average.update_parameters(getattr(self.codec, name))
         latent = self.codec.encoder(audio[:, None])
         quantized, _, commitment = self.quantizer(latent.transpose(1, 2))
         start = self.n_context * (audio.shape[-1] // latent.shape[-1])
@@ -88,8 +93,8 @@ class CodecRetuning(nn.Module):
     @torch.no_grad()
     def export(self) -> EncodecModel:
         """The codec with the averages of its weights, and the codebooks."""
-        for name in ("encoder", "decoder"):
-            getattr(self.codec, name).load_state_dict(self.average.module[name].state_dict())
+        for name, average in self.averages.items():
+            getattr(self.codec, name).load_state_dict(average.module.state_dict())
         for layer, book in zip(self.quantizer.layers, self.codec.quantizer.layers, strict=True):
             set_codebook(book, layer._codebook.embed[0])
         return self.codec.eval()
