@@ -86,7 +86,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
+    package_data={"transformers_bark": ["assets/**/*", "py.typed", "studio/page.*"]},
     install_requires=[
         "accelerate>=1.4",
         "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python

@@ -119,6 +119,8 @@ class Session:
         self._lock = threading.Lock()
         self._count = 0
         self.takes: list[Take] = []
+        self.current: int | None = None
+        """Number of the take that is shown."""
         self.voices = Voices(processor, config, None)
         self.stop = threading.Event()
         """Ends what is being made."""
