@@ -17,6 +17,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 
 from .. import codec
 from ..detection.detect import Detection
@@ -96,7 +97,7 @@ class Handlers:
         kind: str,
         cast: str,
         voice: str,
-        seed: float | None,
+        seed: str | None,
         streamed: bool,
         semantic: float,
         coarse: float,
@@ -115,7 +116,7 @@ class Handlers:
             **_busy(True),
             "progress": stages(None, len(wish.script)),
             "note": _unknown(wish),
-            "live": gr.update(visible=wish.streamed),
+            "live": gr.update(visible=False),
         }
         try:
             yield from self._told(wish, session)
@@ -126,10 +127,13 @@ class Handlers:
             raise _error(f"It could not be made: {error}", "Nothing was said") from error
 
     def _told(self, wish: Wish, session: Session) -> Iterator[Parts]:
-        last = 0.0
+        last, is_first = 0.0, True
         with closing(iter(Making(self.studio, session, wish))) as events:
             for event in events:
                 if isinstance(event, Heard) and wish.streamed:
+                    if is_first:  # until then there is nothing to see of the player
+                        yield {"live": gr.update(visible=True)}
+                        is_first = False
                     yield {"live": as_bytes(event.audio, self.studio.rate)}
                 elif isinstance(event, Progress) and time.monotonic() - last > _TELL_EVERY:
                     last = time.monotonic()
@@ -163,7 +167,7 @@ class Handlers:
         path = take.write(session.folder / name, self.studio.name)
         return {
             "result": gr.update(visible=True),
-            "player": gr.update(value=str(path), autoplay=autoplay),
+            "player": gr.update(value=str(path), autoplay=autoplay, label=f"Take {take.number}"),
             "facts": _facts(take),
             "words": plots.words(take.spoken),
             "pictures": plots.waveform(take.audio, take.rate) + plots.mel_spectrogram(take.audio, take.rate),
@@ -241,9 +245,9 @@ class Handlers:
             files.append(take.write_subtitles(stem.with_suffix(subtitles), by))
         return {"files": gr.update(value=[str(file) for file in files], visible=True)}
 
-    def keep_seed(self, session: Session) -> float:
+    def keep_seed(self, session: Session) -> str:
         """The seed of the take that is shown."""
-        return _take(session, session.current).seed
+        return str(_take(session, session.current).seed)
 
     # voices
 
@@ -265,7 +269,8 @@ class Handlers:
         audio = None if stored else self._samples.get(voice)
         if audio is None:
             model = self.studio.model
-            (made,) = codec.decode(model.codec_model, [preset.fine_prompt.to(model.device)])
+            with torch.no_grad():
+                (made,) = codec.decode(model.codec_model, [preset.fine_prompt.to(model.device)])
             audio = made.float().cpu().numpy()
             if not stored:
                 self._samples[voice] = audio

@@ -129,7 +129,7 @@ class Studio:
         preset = _voice(session, voice, "voice")
         script = self._script(session, said, kind, cast, voice)
         unknown = known_text(self.shared.tokenizer, " ".join(said.split()))[1]
-        drawn = int(torch.randint(2**31, ())) if seed is None or seed == "" else _seed(seed)
+        drawn = int(torch.randint(2**31, ())) if seed is None or str(seed).strip() == "" else _seed(seed)
         options = self._options(temperatures or {})
         return Wish(said, script, preset, voice, drawn, bool(streamed), options, tuple(unknown))
 
@@ -192,14 +192,16 @@ def _temperatures(model: Any) -> dict[str, float]:
 
 
 def _seed(seed: Any) -> int:
+    expected = f"A seed is a whole number of 0 or more, or empty; this is {str(seed)[:40]!r}."
     try:
-        number = float(seed)
-        whole = int(seed) if isinstance(seed, str) else int(number)
+        number = int(seed.strip()) if isinstance(seed, str) else int(seed)
     except (TypeError, ValueError, OverflowError):
-        raise FieldError("seed", f"A seed is a whole number from 0 on, or empty; this is {seed!r}.") from None
-    if whole != number or not 0 <= whole <= MOST_SEED:
-        raise FieldError("seed", f"A seed is a whole number from 0 to {MOST_SEED}, or empty; this is {seed}.")
-    return whole
+        raise FieldError("seed", expected) from None
+    if (not isinstance(seed, str) and number != seed) or number < 0:
+        raise FieldError("seed", expected)
+    if number > MOST_SEED:
+        raise FieldError("seed", f"The largest seed is {MOST_SEED}; this is {number}.")
+    return number
 
 
 def _voice(session: Session, name: Any, field: str) -> VoicePreset | None:
@@ -306,7 +308,7 @@ class Making:
         return Take(
             number,
             wish.text,
-            wish.voice_name,
+            " + ".join(dict.fromkeys(one.piece.voice or wish.voice_name for one in spoken)),
             wish.seed,
             wish.options,
             wish.streamed,

@@ -21,12 +21,13 @@ _CACHE_SECONDS = 3600
 _NATIVE = {"show_recording_waveform": False}
 """The browser's own player: our pictures show the waveform."""
 
-_CAVEATS = """
-It finds what the last stage of Bark, its codec, leaves in every recording. So it cannot tell who spoke, nor whether another model made
-a recording. It says little of pieces under a second and of recordings with loud noise; hum of the mains makes it too suspicious, and
-other synthesizers with the same codec are taken for Bark. Where few of many recordings are Bark's, most alarms are false. A verdict
-is a hint and no proof. What was measured stands in docs/detection.md.
-"""
+_CAVEATS = """<p>What this can tell, and what not</p><ul>
+<li>It finds what the last stage of Bark, its codec, leaves in every recording: not who spoke, nor whether another model did.</li>
+<li>Other synthesizers with the same codec may be taken for Bark, and so are pulses of 100 a second; hum of the mains makes it too
+suspicious.</li>
+<li>Loud noise hides the traces, and under a second says little.</li>
+<li>Where few of many recordings are Bark's, most alarms are false: a verdict is a hint and no proof.</li>
+<li>What was measured, and how: docs/detection.md. Nothing of a recording leaves the machine that runs this page.</li></ul>"""
 
 _ABOUT = {
     "semantic": "what is said, and how",
@@ -43,9 +44,7 @@ def create_page(studio: Studio) -> gr.Blocks:
     ) as page:
         session = gr.State(studio.first_session, delete_callback=lambda one: one.close())
         parts: dict[str, Any] = {"session": session}
-        gr.HTML(
-            f"<h1>Bark studio</h1><p>Type, listen, keep what sounds good. Model: {studio.name}</p>", elem_id="top"
-        )
+        gr.HTML(f"<h1>Bark studio</h1><p>Type, listen, keep what sounds good. Model: {studio.name}</p>", elem_id="top")
         with gr.Tabs():
             with gr.Tab("Speak", id="speak"):
                 _speak_tab(studio, parts)
@@ -62,48 +61,61 @@ def create_page(studio: Studio) -> gr.Blocks:
 
 
 def _speak_tab(studio: Studio, parts: dict[str, Any]) -> None:
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=300, elem_classes="card"):
-            parts["kind"] = gr.Radio(list(KINDS), value="Text", show_label=False, container=False, elem_id="kind")
-            parts["text"] = gr.Textbox(
-                label="Text",
-                placeholder="What shall be said?",
-                lines=5,
-                max_lines=14,
-                max_length=studio.limits.characters * 4,  # what is too long is said in words, and not cut off
-                elem_id="text",
-                autofocus=True,
-            )
-            parts["cast"] = gr.Textbox(
-                label="Voices of the speakers",
-                info="A line for each, as in: Anna = en_heart. In the text, a line begins with the speaker: Anna: Hello!",
-                lines=2,
-                visible=False,
-                elem_id="cast",
-            )
-            parts["note"] = gr.HTML("", elem_id="note")
-        with gr.Column(scale=2, min_width=280, elem_classes="card"):
-            _voice_parts(studio, parts)
-            _sampling_parts(studio, parts)
-    parts["speak"] = gr.Button("Speak", variant="primary", elem_id="speak")
-    parts["stop"] = gr.Button("Stop", elem_id="stop", visible=False)
-    parts["progress"] = gr.HTML("", elem_id="progress", min_height=0)
-    parts["live"] = streamed_audio(
-        studio.rate,
-        label="As it is made",
-        autoplay=True,
-        visible=False,
-        elem_id="live",
-        buttons=[],
-        waveform_options=_NATIVE,
-    )
-    with gr.Column(visible=False, elem_classes="card", elem_id="result") as parts["result"]:
-        _result_parts(parts)
+    # on a phone the columns dissolve, and the cards stand in the order of page.css: text, voice, button, take
+    with gr.Row(equal_height=False, elem_id="main"):
+        with gr.Column(scale=5, min_width=320, elem_id="left"):
+            _text_parts(studio, parts)
+            with gr.Column(elem_id="do"):
+                parts["speak"] = gr.Button("Speak", variant="primary", elem_id="speak")
+                parts["stop"] = gr.Button("Stop", elem_id="stop", visible=False)
+                parts["progress"] = gr.HTML("", elem_id="progress", min_height=0)
+                parts["live"] = streamed_audio(
+                    studio.rate,
+                    label="As it is made",
+                    autoplay=True,
+                    visible=False,
+                    elem_id="live",
+                    buttons=[],
+                    waveform_options=_NATIVE,
+                )
+            with gr.Column(visible=False, elem_classes="card", elem_id="result") as parts["result"]:
+                _result_parts(parts)
+        with gr.Column(scale=3, min_width=280, elem_id="right"):
+            with gr.Column(elem_classes="card", elem_id="voices"):
+                _voice_parts(studio, parts)
+            with gr.Column(elem_classes="card", elem_id="sampling"):
+                _sampling_parts(studio, parts)
+
+
+def _text_parts(studio: Studio, parts: dict[str, Any]) -> None:
+    with gr.Column(elem_classes="card", elem_id="what"):
+        parts["kind"] = gr.Radio(
+            list(KINDS), value="Text", label="Read as", show_label=False, container=False, elem_id="kind"
+        )
+        parts["text"] = gr.Textbox(
+            label="Text",
+            show_label=False,
+            placeholder="What shall be said?",
+            lines=5,
+            max_lines=14,
+            elem_id="text",
+            autofocus=True,
+        )
+        parts["cast"] = gr.Textbox(
+            label="Voices of the speakers",
+            info="A line for each, as in: Anna = en_heart. In the text, a line begins with its speaker: Anna: Hello!",
+            lines=2,
+            visible=False,
+            elem_id="cast",
+        )
+        parts["note"] = gr.HTML("", elem_id="note")
 
 
 def _voice_parts(studio: Studio, parts: dict[str, Any]) -> None:
     choices = voice_choices(studio.first_session)
-    parts["voice"] = gr.Dropdown(choices, value=choices[0][1], label="Voice", elem_id="voice", filterable=len(choices) > 8)
+    parts["voice"] = gr.Dropdown(
+        choices, value=choices[0][1], label="Voice", elem_id="voice", filterable=len(choices) > 8
+    )
     parts["sample"] = _player("How it sounds", "sample")
     parts["upload"] = gr.UploadButton(
         "Add a voice file", file_types=[".npz", ".safetensors"], size="sm", elem_id="upload"
@@ -111,11 +123,11 @@ def _voice_parts(studio: Studio, parts: dict[str, Any]) -> None:
 
 
 def _sampling_parts(studio: Studio, parts: dict[str, Any]) -> None:
-    parts["seed"] = gr.Number(
-        value=None,
+    parts["seed"] = gr.Textbox(
         label="Seed",
         info="Makes it repeatable. Empty: another one every time.",
         placeholder="drawn",
+        max_lines=1,
         elem_id="seed",
     )
     parts["streamed"] = gr.Checkbox(
@@ -154,7 +166,7 @@ def _result_parts(parts: dict[str, Any]) -> None:
                 label="Name", max_lines=1, max_length=64, min_width=150, elem_id="voice_name"
             )
             parts["save_voice"] = gr.Button("Save", elem_id="save_voice", min_width=100)
-        parts["saved"] = gr.File(label="Voice file", visible=False, elem_id="saved", height=70)
+        parts["saved"] = gr.File(label="Voice file", visible=False, interactive=False, elem_id="saved")
     with gr.Accordion("Download, with subtitles", open=False, elem_id="download"):
         with gr.Row():
             parts["format"] = gr.Dropdown(list(AUDIO_ENDINGS), value=".wav", label="Audio", min_width=110)
@@ -163,7 +175,9 @@ def _result_parts(parts: dict[str, Any]) -> None:
             )
             parts["by"] = gr.Dropdown(["sentence", "word"], value="sentence", label="By", min_width=110)
         parts["make_files"] = gr.Button("Make the files", elem_id="make_files")
-        parts["files"] = gr.File(label="Files", file_count="multiple", visible=False, elem_id="files")
+        parts["files"] = gr.File(
+            label="Files", file_count="multiple", visible=False, interactive=False, elem_id="files"
+        )
 
 
 def _takes_tab(parts: dict[str, Any]) -> None:
@@ -194,7 +208,7 @@ def _detect_tab(parts: dict[str, Any]) -> None:
         parts["judge"] = gr.Button("Did Bark make it?", variant="primary", elem_id="judge")
         parts["verdict"] = gr.HTML("", elem_id="verdict")
         parts["probability"] = gr.HTML("", elem_id="probability")
-        gr.Markdown(_CAVEATS, elem_classes="caveats")
+        gr.HTML(_CAVEATS, elem_classes="caveats")
 
 
 def _player(label: str, name: str) -> Any:
@@ -258,6 +272,15 @@ def _wire_speaking(handlers: Handlers, parts: dict[str, Any]) -> None:
         api_name="stop",
         queue=False,
         cancels=[speaking],
+        show_progress="hidden",
+    )
+    # what was streamed is the take's from then on
+    parts["live"].stop(
+        lambda: gr.update(visible=False),
+        None,
+        parts["live"],
+        api_visibility="private",
+        queue=False,
         show_progress="hidden",
     )
     parts["kind"].change(

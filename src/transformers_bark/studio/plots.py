@@ -109,9 +109,7 @@ def words(spoken: Sequence[Spoken]) -> str:
             speaker = one.piece.speaker
             said.append(f'<b class="speaker">{html.escape(speaker)}</b>')
         for cue in cues_of(one, "word"):
-            said.append(
-                f'<span data-start="{cue.start:.3f}" data-end="{cue.end:.3f}">{html.escape(cue.text)}</span>'
-            )
+            said.append(f'<span data-start="{cue.start:.3f}" data-end="{cue.end:.3f}">{html.escape(cue.text)}</span>')
     return f'<p class="words" dir="auto">{" ".join(said)}</p>'
 
 
@@ -120,7 +118,7 @@ def probability(found: Detection) -> str:
     values = [float(value) for value in found.seconds]
     n = len(values)
     bars = "".join(
-        f'<rect x="{x + 0.04:.2f}" width="0.92" y="{100 - 100 * value:.2f}" height="{max(0.6, 100 * value):.2f}"/>'
+        f'<rect x="{x}" width="1" y="{100 - 100 * value:.2f}" height="{max(0.6, 100 * value):.2f}"/>'
         for x, value in enumerate(values)
     )
     lines = "".join(f'<line x1="0" x2="{n}" y1="{y}" y2="{y}" class="axis"/>' for y in (0, 50, 100))

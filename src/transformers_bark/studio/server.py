@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from ..serving.server import model_name
+from ..serving.server import listen, model_name
 from .making import Studio
 from .page import create_page
 from .takes import StudioLimits
@@ -58,3 +61,24 @@ def launch(page: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = 7
         "quiet": True,
     }
     return page.launch(server_name=host, server_port=port, **{**fixed, **look(), **settings})
+
+
+def run(page: gr.Blocks, host: str, port: int, open_browser: bool, tell: Callable[[str], None]) -> None:
+    """Serves the page until a signal comes.
+
+    Args:
+        port: 0 takes a free one.
+        tell: told the address, once it is listened on.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    with listen(host, port) as sock:  # Gradio would try other ports, or say nothing of what is wrong with an address
+        port = int(sock.getsockname()[1])
+    launch(page, host, port, prevent_thread_lock=True, inbrowser=open_browser)
+    tell(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    ended = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: ended.set())
+    ended.wait()
+    page.close(verbose=False)
