@@ -128,7 +128,7 @@ class Handlers:
 
     def _told(self, wish: Wish, session: Session) -> Iterator[Parts]:
         last, is_first = 0.0, True
-        with closing(iter(Making(self.studio, session, wish))) as events:
+        with closing(Making(self.studio, session, wish).events()) as events:
             for event in events:
                 if isinstance(event, Heard) and wish.streamed:
                     if is_first:  # until then there is nothing to see of the player

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -146,8 +146,8 @@ class Studio:
         if kind not in KINDS:
             raise FieldError("kind", f"{kind!r} is none of {', '.join(KINDS)}.")
         given = _cast(cast)
-        for name in given.values():
-            _voice(session, name, "cast")
+        for one in given.values():
+            _voice(session, one, "cast")
         try:
             script = read(text, KINDS[kind], cast=given, voice=voice, limits=self.once)
             if not script.is_plain:
@@ -254,7 +254,7 @@ class _KeepingNarrator(Narrator):
 
 @dataclass(eq=False)
 class Making:
-    """A take that is being made, on a thread of its own: iterate it for `Progress`, `Heard`, and at last the `Take`.
+    """A take that is being made, on a thread of its own: `events` gives `Progress`, `Heard`, and at last the `Take`.
 
     Whoever leaves the iteration early ends the work.
     """
@@ -262,11 +262,11 @@ class Making:
     studio: Studio
     session: Session
     wish: Wish
-    _events: queue.Queue[Any] = field(default_factory=queue.Queue)
+    _queue: queue.Queue[Any] = field(default_factory=queue.Queue)
     _left: threading.Event = field(default_factory=threading.Event)
     _done: int = 0
 
-    def __iter__(self) -> Iterator[Progress | Heard | Take]:
+    def events(self) -> Generator[Progress | Heard | Take, None, None]:
         """What happens, in order.
 
         Raises:
@@ -280,7 +280,7 @@ class Making:
         thread.start()
         try:
             while True:
-                event = self._events.get()
+                event = self._queue.get()
                 if isinstance(event, BaseException):
                     raise event
                 yield event
@@ -293,15 +293,15 @@ class Making:
     def _work(self) -> None:
         try:
             with self.studio.working, torch.no_grad():
-                self._events.put(self._take())
+                self._queue.put(self._take())
         except BaseException as error:
-            self._events.put(error)
+            self._queue.put(error)
 
     def _take(self) -> Take:
         wish = self.wish
         parts = self._at_once() if wish.script.is_plain else self._narrated()
         audio, spoken, tokens = parts
-        if not len(audio):
+        if not any(len(one.audio) for one in spoken):
             raise ValueError("The model ended before it said anything: try another seed.")
         number = self.session.next_number()
         taken = time.monotonic() - self._began
@@ -385,7 +385,7 @@ class Making:
         self._check_stop()
         if len(audio):
             self._first_audio = self._first_audio or time.monotonic() - self._began
-            self._events.put(Heard(audio))
+            self._queue.put(Heard(audio))
 
     def _on_stage(self, at: StageProgress) -> None:
         """Told at every step of a stage; the way out for who does not want to wait."""
@@ -396,7 +396,7 @@ class Making:
             expected = self.studio.once.seconds_of(piece.text) * self.studio.config.semantic_config.semantic_rate_hz
             total = max(1, min(total, round(expected)))
         share = min(1.0, at.done / max(1, total))
-        self._events.put(Progress(at.stage, share, self._done, len(self.wish.script)))
+        self._queue.put(Progress(at.stage, share, self._done, len(self.wish.script)))
 
     def _check_stop(self) -> None:
         if self.session.stop.is_set() or self._left.is_set():

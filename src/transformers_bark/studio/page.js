@@ -7,7 +7,7 @@
     if (!result || !inside(audio, "player", "live")) return;
     const now = audio.currentTime;
     for (const canvas of result.querySelectorAll(".canvas[data-seconds]")) {
-      const head = canvas.querySelector(".head");
+      const head = canvas.querySelector(".playhead");
       head.hidden = audio.ended || (audio.paused && now === 0);
       head.style.left = Math.min(100, (100 * now) / canvas.dataset.seconds) + "%";
     }

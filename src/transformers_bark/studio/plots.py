@@ -96,8 +96,10 @@ def _token_figure(name: str, about: str, ids: np.ndarray, rate: float, size: int
     cut = f"; the first {_TOKEN_SECONDS:g} s" if ids.shape[1] < n_all else ""
     title = f"{name} <span>{n_all * len(ids):,} tokens · {html.escape(about)}{cut}</span>"
     picture = _png(image, f"{name} tokens, {len(ids)} x {ids.shape[1]}")
-    labels = {"top": "1", "bottom": str(len(ids))} if len(ids) > 1 else {}
-    return _figure(title, picture, ids.shape[1] / rate, f"tokens rows-{len(ids)}", **labels)
+    kind, seconds = f"tokens rows-{len(ids)}", ids.shape[1] / rate
+    if len(ids) == 1:
+        return _figure(title, picture, seconds, kind)
+    return _figure(title, picture, seconds, kind, top="1", bottom=str(len(ids)))
 
 
 def words(spoken: Sequence[Spoken]) -> str:
@@ -136,7 +138,7 @@ def _figure(title: str, picture: str, seconds: float, kind: str, *, seek: bool =
     left = "".join(f'<i class="{place}">{html.escape(text)}</i>' for place, text in labels.items())
     # a click goes there in the player, and a line follows it: the page's script does both
     more = f' data-seconds="{seconds:.3f}" tabindex="-1"' if seek else ""
-    head = '<span class="head" hidden></span>' if seek else ""
+    head = '<span class="playhead" hidden></span>' if seek else ""
     return (
         f'<figure class="picture {kind}"><figcaption>{title}</figcaption>'
         f'<div class="canvas"{more}>{left}{picture}{head}</div><div class="time">{_time_marks(seconds)}</div></figure>'
