@@ -1,14 +1,11 @@
-"""`bark-tts studio`: what it says at once, and that it serves and ends."""
+"""`bark-tts studio`: what it says at once; and the Space."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx2 as httpx
 import pytest
 
 from transformers_bark.cli import main
@@ -39,21 +36,6 @@ def test_bad_values_are_told_before_anything_is_loaded(
 ) -> None:
     assert main(["studio", *arguments]) == 1
     assert said in capsys.readouterr().err
-
-
-def test_it_serves_this_machine_until_it_is_ended(checkpoint: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "transformers_bark", "studio", "--model", str(checkpoint), "--port", "0"]
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_SERVER_NAME": "0.0.0.0"}
-    with subprocess.Popen(
-        [*command, "--engine", "torch"], stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if "the studio is open on" in line)
-        url = line.split()[5]
-        assert url.startswith("http://127.0.0.1:")
-        assert "Bark studio" in httpx.get(url).text
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
 
 
 def test_the_space_builds_its_page(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
