@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,7 +47,10 @@ const done = arguments[1];
 """
 
 _HEAR_LIVE = """
-window.live = {rms: 0, at: 0};
+window.live = {rms: 0, at: 0, stages: {}};
+new MutationObserver(() => {
+  for (const stage of document.querySelectorAll(".stage.now span")) window.live.stages[stage.textContent] = true;
+}).observe(document.body, {subtree: true, childList: true});
 document.addEventListener("playing", (event) => {
   const audio = event.target;
   if (!(audio instanceof HTMLAudioElement) || !audio.closest("#live")) return;
@@ -86,7 +90,7 @@ class Browser:
     def is_visible(self, css: str) -> bool:
         return any(element.is_displayed() for element in self.driver.find_elements(By.CSS_SELECTOR, css))
 
-    def until(self, holds: Callable[[], Any], seconds: float = 120) -> Any:
+    def until(self, holds: Callable[[], Any], seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
         while True:
             try:
@@ -96,8 +100,8 @@ class Browser:
                 if time.monotonic() > end:
                     raise error
             if time.monotonic() > end:
-                self.driver.save_screenshot("browser-failed.png")
-                raise AssertionError(f"it never came; {self.url}")
+                self.driver.save_screenshot(str(Path(tempfile.gettempdir(), "browser-failed.png")))
+                raise AssertionError(f"it never came; a picture is in {tempfile.gettempdir()}")
             time.sleep(0.1)
 
     def click(self, css: str) -> None:
@@ -230,9 +234,9 @@ def test_it_speaks_what_is_typed_and_the_page_plays_it(page: Browser) -> None:
     page.fill("#text", TEXT)
     page.fill("#seed", "7")
     page.click("#speak")
-    page.until(lambda: page.is_visible("#stop") and page.is_visible(".stage.now"))
-    page.until(lambda: page.driver.execute_script("return window.live.at") > 0.3)  # sounds while it is made
+    page.until(lambda: page.driver.execute_script("return window.live.at") > 0.3)
     page.until(lambda: page.source("#player"))
+    assert page.driver.execute_script("return Object.keys(window.live.stages)") == ["semantic", "coarse"]
     heard = page.listen()
     assert 2 < heard["seconds"] < 12 and heard["rms"] > SILENCE
     page.until(lambda: page.driver.execute_script("return window.live.rms") > SILENCE)
@@ -322,7 +326,10 @@ def test_a_take_is_gone_on_from_kept_and_downloaded(page: Browser) -> None:
     page.click("#download button")
     page.click("#make_files")
     page.until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "#files a[href]")) >= 2)
-    read = "return Promise.all([...document.querySelectorAll(arguments[0] + ' a[href]')].map(async (a) => (await (await fetch(a.href)).text()).slice(0, 60)))"
+    read = (
+        "return Promise.all([...document.querySelectorAll(arguments[0] + ' a[href]')]"
+        ".map(async (a) => (await (await fetch(a.href)).text()).slice(0, 60)))"
+    )
     files = page.driver.execute_script(read, "#files")
     assert any(text.startswith("RIFF") for text in files) and any(text.startswith("1\n00:00:0") for text in files)
     assert page.driver.execute_script(read, "#saved")[0].startswith("PK")
