@@ -38,7 +38,9 @@ def heard(events: list[Any]) -> np.ndarray:
 def test_what_is_heard_is_the_take(studio: Studio, session: Session, text: str, streamed: bool) -> None:
     events, take = made(studio, session, studio.wish(session, text, voice=VOICE, seed=3, streamed=streamed))
     assert np.array_equal(heard(events), take.audio) and take.seconds > 0.1
-    assert [event.stage for event in events if isinstance(event, Progress)][0] == "semantic"
+    seen = [event for event in events if isinstance(event, Progress)]
+    assert seen[0].stage == "semantic" and all(0 <= one.share <= 1 for one in seen)
+    assert any(one.stage == "fine" or one.filled for one in seen)
     for one in take.spoken:
         start = round(one.start * take.rate)
         assert np.array_equal(take.audio[start : start + len(one.audio)], one.audio)

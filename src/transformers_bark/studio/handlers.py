@@ -346,8 +346,11 @@ def stages(at: Progress | None, pieces: int) -> str:
     place = -1 if at is None else STAGES.index(at.stage)
     rows = []
     for index, stage in enumerate(STAGES):
-        share = 1.0 if index < place else at.share if at is not None and index == place else 0.0
-        state = "done" if index < place else "now" if index == place else ""
+        share, state = (1.0, "done") if index < place else (0.0, "")
+        if at is not None and index == place:
+            share, state = at.share, "now"
+        elif at is not None and stage == "fine" and at.filled:
+            share, state = at.filled, "now"
         rows.append(
             f'<div class="stage {state}"><span>{stage}</span>'
             f'<div role="progressbar" aria-label="{stage}" aria-valuenow="{share:.0%}"><b style="width:{share:.1%}"></b></div></div>'

@@ -73,12 +73,20 @@ class Wish:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a take is: the stage of the piece being made, and how many pieces are finished."""
+    """How far a take is.
+
+    Args:
+        stage: of the piece being made.
+        share: of the stage that is done, as far as that can be foretold.
+        done: pieces that are finished, of `pieces`.
+        filled: share of the fine stage that is done where it goes along with the coarse one.
+    """
 
     stage: str
     share: float
     done: int
     pieces: int
+    filled: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +273,8 @@ class Making:
     _queue: queue.Queue[Any] = field(default_factory=queue.Queue)
     _left: threading.Event = field(default_factory=threading.Event)
     _done: int = 0
+    _coarse_share: float = 0.0
+    _filled: float = 0.0
 
     def events(self) -> Generator[Progress | Heard | Take, None, None]:
         """What happens, in order.
@@ -345,6 +355,7 @@ class Making:
         pieces = []
         for piece in self.studio.model.generate_stream(**given, return_dict_in_generate=True):
             pieces.append(piece)
+            self._filled = self._coarse_share
             self._hear(piece.audio.float().cpu().numpy())
         if not pieces:
             return None
@@ -396,7 +407,9 @@ class Making:
             expected = self.studio.once.seconds_of(piece.text) * self.studio.config.semantic_config.semantic_rate_hz
             total = max(1, min(total, round(expected)))
         share = min(1.0, at.done / max(1, total))
-        self._queue.put(Progress(at.stage, share, self._done, len(self.wish.script)))
+        if at.stage == "coarse":
+            self._coarse_share = share
+        self._queue.put(Progress(at.stage, share, self._done, len(self.wish.script), self._filled))
 
     def _check_stop(self) -> None:
         if self.session.stop.is_set() or self._left.is_set():
