@@ -296,6 +296,20 @@ def test_bad_input_is_told_beside_its_field(page: Browser) -> None:
     assert "minus one" not in page.one("#seed").text
 
 
+def test_a_text_stays_a_text(page: Browser) -> None:
+    """What looks like a tag, a template or a command of the page is shown as it was typed."""
+    text = "Good <img src=x onerror=window.hacked=1> {{value}} ${1+1} morning."
+    page.fill("#text", text)
+    page.speak()
+    assert page.one("#result .words").text == text
+    page.fill("#text", "[voice:<img src=x onerror=window.hacked=1>] Good morning.")
+    page.click("#speak")
+    page.until(lambda: "There is no voice" in page.one("#text").text)
+    page.tab("Takes")
+    page.until(lambda: text in page.one(".takes tbody").text)
+    assert page.driver.execute_script("return window.hacked") is None
+
+
 def test_scripts_have_a_voice_for_each_speaker(page: Browser) -> None:
     page.driver.find_elements(By.CSS_SELECTOR, "#kind label")[1].click()
     page.until(lambda: page.is_visible("#cast textarea"))

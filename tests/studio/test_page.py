@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -176,6 +177,17 @@ def test_stop_ends_what_is_made(served: Served, monkeypatch: pytest.MonkeyPatch)
         assert player(job.outputs()) and not job.result(timeout=30)
     assert served.studio.working.acquire(timeout=10)
     served.studio.working.release()
+
+
+def test_who_closes_the_page_is_no_longer_spoken_for(handlers: Handlers, session: Session) -> None:
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+    steps = handlers.speak("hello", "Text", "", VOICE, "1", False, *SAMPLING, session, visitor)
+    next(steps)
+    assert "stages" in next(steps)["progress"]
+    handlers.leave(visitor)
+    last = list(steps)[-1]
+    assert "Stopped" in last["progress"] and not session.takes
+    handlers.leave(visitor)  # twice is no harm
 
 
 def test_the_detector_answers(served: Served, handlers: Handlers, tmp_path: Path) -> None:
