@@ -31,6 +31,9 @@ from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 pytestmark = pytest.mark.browser
 
 TEXT = "Good morning. The kettle is on, and the bread is nearly done."
+PATIENCE = float(os.environ.get("BARK_PATIENCE", "90"))
+"""Seconds until what should come counts as missing: a machine may do other things."""
+
 SILENCE = 0.005
 """Root mean square of what counts as silence."""
 
@@ -90,7 +93,7 @@ class Browser:
     def is_visible(self, css: str) -> bool:
         return any(element.is_displayed() for element in self.driver.find_elements(By.CSS_SELECTOR, css))
 
-    def until(self, holds: Callable[[], Any], seconds: float = 60) -> Any:
+    def until(self, holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         end = time.monotonic() + seconds
         while True:
             try:
@@ -381,10 +384,10 @@ def test_stop_really_stops(page: Browser) -> None:
     page.until(lambda: page.is_visible(".stage.now"))
     page.click("#stop")
     began = time.monotonic()
-    page.until(lambda: page.is_visible("#speak"), 10)
+    page.until(lambda: page.is_visible("#speak"))
+    assert time.monotonic() - began < PATIENCE / 4 and "Stopped" in page.one("#progress").text
     page.fill("#text", "Good morning.")
-    page.speak()  # the model is free again: a dozen sentences take half a minute
-    assert time.monotonic() - began < 20
+    page.speak()  # the model is free again
     page.tab("Takes")
     page.until(lambda: page.is_visible(".takes tbody tr"))
     assert len(page.driver.find_elements(By.CSS_SELECTOR, ".takes tbody tr")) == 1

@@ -145,6 +145,17 @@ def test_sessions_have_their_own_takes_and_voices(served: Served) -> None:
         other.predict("mine", api_name="/sample")
 
 
+def test_visitors_at_once_get_what_each_gets_alone(served: Served) -> None:
+    clients = [served.client() for _ in range(3)]
+    fields = ("hello", "Text", "", VOICE, "3", False, *SAMPLING)
+    jobs = [client.submit(*fields, api_name="/speak") for client in clients]
+    for job in jobs:
+        job.result(timeout=120)
+    first, *others = (soundfile.read(player(job.outputs()))[0] for job in jobs)
+    assert all(np.array_equal(first, other) for other in others)
+    assert [client.predict(api_name="/keep_seed") for client in clients] == ["3", "3", "3"]
+
+
 def test_a_voice_file_is_checked(served: Served, tmp_path: Path) -> None:
     client = served.client()
     tiny_voice(seed=2).save(tmp_path / "my voice.npz")
