@@ -53,7 +53,8 @@ const done = arguments[1];
 _HEAR_LIVE = """
 window.live = {rms: 0, at: 0, stages: {}};
 new MutationObserver(() => {
-  for (const stage of document.querySelectorAll(".stage.now span")) window.live.stages[stage.textContent] = true;
+  for (const stage of document.querySelectorAll(".stage.now span"))
+    if (stage.offsetParent) window.live.stages[stage.textContent] = true;  // it can be seen
 }).observe(document.body, {subtree: true, childList: true});
 document.addEventListener("playing", (event) => {
   const audio = event.target;
