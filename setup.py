@@ -50,6 +50,11 @@ SERVE = [
     "uvicorn>=0.30",
     "websockets>=12",  # what uvicorn speaks WebSocket with
 ]
+STUDIO = [
+    *AUDIO,  # audio that the page plays while it is made; M4A
+    "gradio>=6.31,<7",  # the page; its hooks for streamed audio are overridden, which a next major release may move
+]
+BROWSER = [*STUDIO, "selenium>=4.20"]  # `make browser`: the page in a real browser
 TEST = [
     *CONVERT,
     *TRAIN,
@@ -57,6 +62,7 @@ TEST = [
     *AUDIO,
     *DETECT,
     *SERVE,
+    *STUDIO,
     "httpx2>=2",  # any request to the service
     "hypothesis>=6.100",  # any option values, any text
     "jiwer>=3",  # what a recogniser heard
@@ -80,7 +86,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
+    package_data={"transformers_bark": ["assets/**/*", "py.typed", "studio/page.*"]},
     install_requires=[
         "accelerate>=1.4",
         "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
@@ -109,6 +115,8 @@ setup(
         "train": TRAIN,
         "recipe": RECIPE,
         "serve": SERVE,
+        "studio": STUDIO,
+        "browser": BROWSER,
         "test": TEST,
         "dev": DEV,
     },

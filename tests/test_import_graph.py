@@ -35,6 +35,7 @@ LAYERS: dict[str, float] = {
     "registration": 8,
     "import_hook": 8.5,
     "serving": 8.2,
+    "studio": 8.4,
     "suno": 7,
     "training": 7,
     "cli": 9,

@@ -20,6 +20,7 @@ COMMANDS = {
     "say": "speak a text or a file (what `bark-tts` does unless another command is named)",
     "voices": "list the voices of a checkpoint, or hear one",
     "detect": "tell whether Bark made a recording",
+    "studio": "open a page to speak texts, compare and keep what was made",
     "serve": "put a model behind OpenAI's interface, for many callers at once",
     "export": "build the graphs that --engine onnxruntime loads",
 }
