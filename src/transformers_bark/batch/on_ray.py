@@ -16,11 +16,15 @@ from typing import Any
 
 from .plan import Bucket
 from .settings import Settings
-from .worker import Entry, Worker
+from .worker import Entry, OutOfMemoryError, Worker
+
+logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 _MOST_BLOCKS = 20_000
 """Tasks that the driver keeps count of: of more buckets some share one."""
+
+_NO_MEMORY = 137  # the exit status of a process that the kernel has killed for its memory
 
 _OBJECT_STORE = 200_000_000  # bytes: only texts and entries go through it
 
@@ -87,6 +91,7 @@ class Cluster:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         workers = min(self.workers or self._room(ray), len(buckets))
         told = replace(settings, threads=settings.threads or self.cpus)
         rows = [{"bucket": bucket.as_json()} for bucket in buckets]
@@ -98,9 +103,7 @@ class Cluster:
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=self.cpus,
             num_gpus=self.gpus or None,
-            max_restarts=-1,
-            max_task_retries=-1,
-        )
+        )  # such actors are started again, and their tasks given to others, without end: a worker counts what a bucket ended
         by_name = {bucket.name: bucket for bucket in buckets}
         try:
             for row in made.iter_rows():
@@ -116,14 +119,16 @@ class RayWorker:
         told = Settings.from_json(settings)
         if told.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (told.memory, told.memory))
-        self._worker = Worker(told)
+        self._worker = Worker(told, is_replaced=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         buckets = [Bucket.from_json(str(text)) for text in batch["bucket"]]
-        return {
-            "name": [bucket.name for bucket in buckets],
-            "entries": [json.dumps(self._worker.make(bucket)) for bucket in buckets],
-        }
+        try:
+            entries = [json.dumps(self._worker.make(bucket)) for bucket in buckets]
+        except OutOfMemoryError:
+            logger.warning("a worker is out of memory: another takes its place")
+            os._exit(_NO_MEMORY)  # what holds the memory is not known: a new process has all of it
+        return {"name": [bucket.name for bucket in buckets], "entries": entries}
 
 
 def _cause(error: BaseException) -> str:

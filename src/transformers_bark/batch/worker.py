@@ -40,6 +40,10 @@ Entry = dict[str, Any]
 """What is said of a row in the output's manifest."""
 
 
+class OutOfMemoryError(MemoryError):
+    """A worker has no memory for a row alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Made:
     """A row that is spoken: int16 [samples], its pieces' takes, and what speaks against them."""
@@ -86,12 +90,15 @@ class Worker:
     Args:
         settings: of the run.
         model, processor: by default those that the settings name.
+        is_replaced: whether another process takes the place of one that has no memory left; else the row has failed.
     """
 
-    def __init__(self, settings: Settings, model: Any = None, processor: Any = None) -> None:
+    def __init__(
+        self, settings: Settings, model: Any = None, processor: Any = None, is_replaced: bool = False
+    ) -> None:
         from ..processing_bark import BarkProcessor
 
-        self.settings, self.store = settings, Store(settings.out)
+        self.settings, self.store, self._is_replaced = settings, Store(settings.out), is_replaced
         self.model = model if model is not None else load(settings)
         processor = processor or BarkProcessor.from_pretrained(settings.model)
         self.processor = ListedVoices(processor)
@@ -107,6 +114,7 @@ class Worker:
 
         Raises:
             OSError: the results cannot be written.
+            OutOfMemoryError: there is none for a row alone, and `is_replaced`.
         """
         part = f"{PARTS}/{bucket.name}.jsonl"
         written = self.store.read(part)
@@ -185,7 +193,11 @@ class Worker:
             return self._speak_together(rows)
         except RowError as error:
             reason = str(error)
+        except OutOfMemoryError:
+            raise
         except Exception as error:  # of any library below: it is told with the row, and the others go on
+            if self._is_replaced and len(rows) == 1 and is_out_of_memory(error):
+                raise OutOfMemoryError(str(error)) from error
             kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
             reason = f"{kind}: {' '.join(str(error).split())[:300]}".rstrip(": ")
         if len(rows) == 1:
