@@ -1,6 +1,8 @@
 """`bark-tts batch` under kills: 500 rows on two workers of Ray, whose results are those of a run without Ray.
 
-    python benchmarks/batch_faults.py [--rows 500] [--runs runs/faults] [--seed 0]
+    python benchmarks/batch_faults.py [--rows 500] [--runs runs/faults] [--seed 0] [--only "SIGKILL 1" driver]
+
+With `--only` some of them, and the reference of an earlier call if it is there.
 
 A worker is killed (SIGKILL) at a random moment, three times over; the driver is killed, and the same command started again; a worker
 gets no more memory (its address space is limited to what it has, so that the next larger allocation fails). After each: as many results
@@ -39,7 +41,8 @@ def write_manifest(path: Path, rows: int) -> None:
 
 def start(manifest: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "transformers_bark", "batch", str(manifest), "--out", str(out), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    # on a machine that does other things too, workers as nice as Ray makes them (15) would wait for those
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -138,14 +141,16 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--runs", type=Path, default=Path("runs/faults"))
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--only", nargs="*", help="names of runs: 'SIGKILL 1' to 3, driver, memory")
     options = parser.parse_args()
     random.seed(options.seed)
     options.runs.mkdir(parents=True, exist_ok=True)
     manifest = options.runs / "rows.csv"
     write_manifest(manifest, options.rows)
     began = time.monotonic()
-    shutil.rmtree(options.runs / "reference", ignore_errors=True)
-    said = wait(start(manifest, options.runs / "reference"))
+    if options.only is None or not (options.runs / "reference" / "manifest.jsonl").is_file():
+        shutil.rmtree(options.runs / "reference", ignore_errors=True)
+        print(wait(start(manifest, options.runs / "reference")), file=sys.stderr)
     reference = {entry["id"]: entry for entry in entries(options.runs / "reference")}
     print(f"seed {options.seed}; reference without Ray: {len(reference)} rows in {time.monotonic() - began:.0f} s")
     print("| run | fault, at rows finished | results | twice | SHA-256 equal | written again | in all | holds |")
@@ -155,6 +160,8 @@ def main() -> int:
     faults += [("driver", kill_driver), ("memory", starve_worker)]
     lines = []
     for name, fault in faults:
+        if options.only is not None and name not in options.only:
+            continue
         case = Case(name, options.runs / name.replace(" ", "-"), random.uniform(0.1, 0.9))
         shutil.rmtree(case.out, ignore_errors=True)
         began = time.monotonic()
