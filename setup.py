@@ -50,13 +50,22 @@ SERVE = [
     "uvicorn>=0.30",
     "websockets>=12",  # what uvicorn speaks WebSocket with
 ]
+BATCH = [
+    "datasets>=4",  # data sets that are read; Parquet with audio in it, and what the Hub shows of it
+]
+RAY = [
+    *BATCH,
+    *ONNX,
+    *SERVE,
+    "ray[data,serve,train]>=2.50",  # many machines: workers, replicas, and what becomes of those that die
+]
 TEST = [
     *CONVERT,
     *TRAIN,
     *BENCH,
     *AUDIO,
     *DETECT,
-    *SERVE,
+    *RAY,
     "httpx2>=2",  # any request to the service
     "hypothesis>=6.100",  # any option values, any text
     "jiwer>=3",  # what a recogniser heard
@@ -109,6 +118,8 @@ setup(
         "train": TRAIN,
         "recipe": RECIPE,
         "serve": SERVE,
+        "batch": BATCH,
+        "ray": RAY,
         "test": TEST,
         "dev": DEV,
     },
