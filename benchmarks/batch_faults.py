@@ -4,9 +4,9 @@
 
 With `--only` some of them, and the reference of an earlier call if it is there.
 
-A worker is killed (SIGKILL) at a random moment, three times over; the driver is killed, and the same command started again; a worker
-gets no more memory (its address space is limited to what it has, so that the next larger allocation fails). After each: as many results
-as rows, no id twice, every SHA-256 that of the reference, and no file that was finished at the kill written again.
+A worker is killed (SIGKILL) at a random moment, three times over; the driver is killed, and the same command started again; a
+worker gets no more memory (its address space is limited to what it has, so that the next larger allocation fails). After each: as
+many results as rows, no id twice, every SHA-256 that of the reference, and no file that was finished at the kill written again.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python examples/ray/simulate.py [--hours 1000] [--workers 1 10 100 1000] [--speed 4.0] [--loss 0.05] …
 
-Every number has a default that was measured or is said to be assumed (docs/scaling.md), and an option. A worker loads the model, then takes
-buckets, the longest first, as `bark-tts batch` plans them; writes each result to a store that all share; and may be lost, with the bucket that
-it had begun.
+Every number has a default that was measured or is said to be assumed (docs/scaling.md), and an option. A worker loads the model,
+then takes buckets, the longest first, as `bark-tts batch` plans them; writes each result to a store that all share; and may be lost,
+with the bucket that it had begun.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass, fields, replace
 class Assumed:
     """Of one worker, the store and the driver.
 
-    Measured on two cores of a Zen 3 (AVX2), embedded checkpoint, ONNX Runtime in fp32: `speed`, `start`, `ray`, `bytes`. Assumed: the rest.
+    Measured on two cores of a Zen 3 (AVX2), embedded checkpoint, ONNX Runtime in fp32: `speed`, `start`, `ray`, `bytes`.
+    Assumed: the rest.
     """
 
     hours: float = 1000.0
@@ -113,13 +114,17 @@ def simulate(assumed: Assumed, workers: int, seed: int = 0) -> dict[str, float]:
 
 def table(assumed: Assumed, sizes: list[int]) -> str:
     """A line for each number of workers."""
-    lines = ["| workers | hours | audio h an hour | worker-hours | useful | starting | lost | waits for store or driver | price |"]
+    lines = [
+        "| workers | hours | audio h an hour | worker-hours | useful | starting | lost | waits for store or driver | price |"
+    ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for workers in sizes:
         got = simulate(assumed, workers)
         shares = " | ".join(f"{got[name]:.1%}" for name in ("useful", "starting", "lost", "store"))
         rate = assumed.hours / got["hours"]
-        lines.append(f"| {workers:,} | {got['hours']:,.2f} | {rate:,.0f} | {got['worker_hours']:,.0f} | {shares} | {got['price']:,.0f} |")
+        lines.append(
+            f"| {workers:,} | {got['hours']:,.2f} | {rate:,.0f} | {got['worker_hours']:,.0f} | {shares} | {got['price']:,.0f} |"
+        )
     return "\n".join(lines)
 
 

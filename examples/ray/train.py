@@ -1,4 +1,4 @@
-"""Trains the coarse stage of a checkpoint on workers of Ray Train, and goes on from the last checkpoint, also with another number of them.
+"""Trains the coarse stage of a checkpoint on workers of Ray Train; goes on from the last checkpoint, with any number of them.
 
     python examples/ray/train.py ENCODED [--workers 2] [--output runs/ray] [--steps 100] [--batch-size 4] [--model FOLDER]
 

@@ -26,7 +26,9 @@ def rows() -> Dataset:
         n_frames = round(n_tokens * 1.6)
         semantic = torch.randint(0, 40, (n_tokens,), generator=generator).tolist()
         codes = torch.randint(0, 32, (4, n_frames), generator=generator).tolist()
-        found.append({"text": " ".join(["hello my dog", "the cat"][: 1 + number % 2]), "semantic": semantic, "codes": codes})
+        found.append(
+            {"text": " ".join(["hello my dog", "the cat"][: 1 + number % 2]), "semantic": semantic, "codes": codes}
+        )
     return Dataset.from_list(found)
 
 

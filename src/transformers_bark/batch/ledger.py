@@ -1,7 +1,7 @@
 """What is finished: the output's manifest, and the parts that workers have written since.
 
-    manifest.jsonl       a line a row: what was asked, what was made, or why not
-    .bark-batch/parts/   a file a bucket, until the run ends
+manifest.jsonl       a line a row: what was asked, what was made, or why not
+.bark-batch/parts/   a file a bucket, until the run ends
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from .rows import COLUMNS, NEEDED
 ENDINGS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 _SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")  # what `Dataset.save_to_disk` leaves
-_LONGEST_FIELD = 2**27  # characters of a CSV field; a quote that is never closed would else be read to the end of the file
+_LONGEST_FIELD = (
+    2**27
+)  # characters of a CSV field; a quote that is never closed would else be read to the end of the file
 
 Values = Mapping[str, Any]
 """A row's values by column, or `{"error": why}` for one that could not be read."""

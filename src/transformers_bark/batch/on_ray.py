@@ -96,7 +96,9 @@ class Cluster:
         told = replace(settings, threads=settings.threads or self.cpus)
         rows = [{"bucket": bucket.as_json()} for bucket in buckets]
         # with blocks of one bucket a kill costs one, and progress is told for each
-        made = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
+        made = ray.data.from_items(
+            rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)
+        ).map_batches(
             RayWorker,
             fn_constructor_args=(told.as_json(),),
             batch_size=1,

@@ -125,9 +125,8 @@ def _language(value: Any) -> str | None:
 def _seed(value: Any, row_id: Any) -> int:
     if _is_nothing(value):
         return seed_of(str(row_id))
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    is_digits = isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,20}\s*", value) is not None
+    if is_digits or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _SEEDS:
         raise RowError(f"the seed is {_short(value)}; expected a whole number from 0 to 2**62 - 1")

@@ -145,8 +145,8 @@ model `{settings.model_name}` with `transformers-bark`; nobody has said it. Whoe
 | recordings with a check that failed | {doubtful}; column `checks` says which |
 | rows that could not be spoken | {len(entries) - len(made)}; `manifest.jsonl` says why |
 
-Columns: `audio`, `text`, and for each row `voice`, `language`, `seed`, `seconds`, how often it was said (`takes`), and SHA-256 of the file
-(`sha256`) and of its 16-bit samples (`samples_sha256`). The same model, text, voice and seed give the same samples.
+Columns: `audio`, `text`, and for each row `voice`, `language`, `seed`, `seconds`, how often it was said (`takes`), and SHA-256 of the
+file (`sha256`) and of its 16-bit samples (`samples_sha256`). The same model, text, voice and seed give the same samples.
 """
     store.write(CARD, text.encode())
 

@@ -93,9 +93,7 @@ class Worker:
         is_replaced: whether another process takes the place of one that has no memory left; else the row has failed.
     """
 
-    def __init__(
-        self, settings: Settings, model: Any = None, processor: Any = None, is_replaced: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, model: Any = None, processor: Any = None, is_replaced: bool = False) -> None:
         from ..processing_bark import BarkProcessor
 
         self.settings, self.store, self._is_replaced = settings, Store(settings.out), is_replaced

@@ -48,7 +48,9 @@ class Arguments(BaseModel):
     queue: int = Field(64, ge=0, description="requests that wait in an ingress")
     min_replicas: int = Field(1, ge=0)
     max_replicas: int = Field(2, ge=1)
-    target_jobs: float | None = Field(None, gt=0, description="jobs a replica above which another is started: the slots")
+    target_jobs: float | None = Field(
+        None, gt=0, description="jobs a replica above which another is started: the slots"
+    )
     upscale_delay: float = Field(10.0, ge=0, description="seconds")
     downscale_delay: float = Field(300.0, ge=0, description="seconds")
     drain: float = Field(60.0, ge=0, description="seconds that a replica that goes may take for what it has begun")
@@ -57,7 +59,9 @@ class Arguments(BaseModel):
     device: str | None = Field(None, description="cuda where a replica has a GPU, else cpu")
     engine: str = "auto"
     precision: str | None = None
-    voices: Path | None = Field(None, description="folder of stored voices, that every ingress reaches; none by default")
+    voices: Path | None = Field(
+        None, description="folder of stored voices, that every ingress reaches; none by default"
+    )
     api_key_file: Path | None = None
 
     def sources(self) -> dict[str, str]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from .. import vocabulary
 from ..generation_configuration_bark import BarkGenerationConfig
-from ..modeling_base import cross_entropy
 from ..modeling_bark import BarkCausalModel, BarkCoarseModel, BarkSemanticModel
+from ..modeling_base import cross_entropy
 
 IGNORE = -100
 """Label of a position without loss."""
