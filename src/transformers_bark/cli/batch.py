@@ -116,7 +116,7 @@ def _settings(options: argparse.Namespace, source: str) -> Settings:
     if options.temperature is not None:
         given = {"temperature": options.temperature, "semantic_do_sample": True, "coarse_do_sample": True}
     under_ray = options.ray is not None
-    device = options.device or ("cuda" if options.gpus else "cpu" if under_ray else None)
+    device = str(options.device or ("cuda" if options.gpus else "cpu")) if under_ray else None
     return Settings(
         out=options.out,
         model=source,
@@ -125,7 +125,7 @@ def _settings(options: argparse.Namespace, source: str) -> Settings:
         language=options.language,
         tries=options.tries,
         batch_size=options.batch_size,
-        device=device if under_ray else str(models.device_named(device)),
+        device=device or str(models.device_named(options.device)),
         engine=options.engine,
         precision=options.precision,
         cache_precision=options.cache_precision,
