@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,10 +117,7 @@ class RayWorker:
     """A worker as an actor of Ray Data."""
 
     def __init__(self, settings: str) -> None:
-        told = Settings.from_json(settings)
-        if told.memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (told.memory, told.memory))
-        self._worker = Worker(told, is_replaced=True)
+        self._worker = Worker(Settings.from_json(settings), is_replaced=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         buckets = [Bucket.from_json(str(text)) for text in batch["bucket"]]

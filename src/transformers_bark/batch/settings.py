@@ -32,7 +32,6 @@ class Settings:
         batch_size: generations together; None takes the narrator's.
         threads: of a worker's processor; None leaves them alone.
         options: of `BarkModel.generate`.
-        memory: bytes of address space that a worker may take; None for any.
         shard_bytes: of a Parquet file, about.
     """
 
@@ -50,7 +49,6 @@ class Settings:
     dtype: str = "float32"
     threads: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    memory: int | None = None
     shard_bytes: int = 500_000_000
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from contextlib import suppress
@@ -57,9 +56,9 @@ class Store:
     def upload(self, local: Path, name: str) -> None:
         """Moves a file of this machine here, as `write` does."""
         if self.path is not None:
-            target = self.path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(local, target)
+            with open(local, "rb") as source, output_files.open_output(self.path / name, make_folder=True) as target:
+                shutil.copyfileobj(source, target)  # the two may be on different disks
+            local.unlink()
             return
         draft = f"{self._root}/{name}.{secrets.token_hex(8)}.part"
         self._fs.makedirs(draft.rpartition("/")[0], exist_ok=True)
