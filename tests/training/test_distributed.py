@@ -17,10 +17,9 @@ ROOT = Path(__file__).parents[2]
 def train(folder: Path, stage: str, processes: int, batch_size: int, steps: int, save: int = 99) -> dict[str, Any]:
     """Runs the script in so many processes of this machine's CPU, which talk by gloo."""
     script = [str(ROOT / "tests/training/distributed.py"), str(folder), stage, str(batch_size), str(steps), str(save)]
-    launch = ["-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}", "--num_machines=1"]
+    # the flag is the launcher's name for several processes of one machine; what they compute on is said by `use_cpu`
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", "--num_machines=1"]
     launch += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    if processes > 1:
-        launch.append("--multi_cpu")
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
