@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ TEXTS = {
     "one": "hello my dog",
     "two": "the quick cat is cooler than you",
     "three": "hello",
-    "long": "hello my dog is cooler than you. " * 6,
+    "long": "hello my dog is cooler than you. " * 3,
     "a/b": "my cat",
 }
 
@@ -50,7 +51,7 @@ def manifest(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(checkpoint: Path, tmp_path: Path) -> Settings:
-    return Settings(str(tmp_path / "out"), str(checkpoint), engine="torch", batch_size=3, tries=1)
+    return Settings(str(tmp_path / "out"), str(checkpoint), engine="torch", batch_size=3, tries=0)
 
 
 def entries(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -68,6 +69,7 @@ def files(folder: str) -> dict[str, int]:
 
 
 def test_a_row_is_what_the_narrator_says_alone(manifest: Path, settings: Settings, checkpoint: Path) -> None:
+    settings = replace(settings, tries=1)
     summary = go(manifest, settings)
     assert (summary.rows, summary.made, len(summary.failures)) == (7, 5, 2)
     narrator = Narrator(BarkModel.from_pretrained(checkpoint).eval(), BarkProcessor.from_pretrained(checkpoint))
@@ -118,15 +120,11 @@ def test_only_what_has_changed_is_made_anew(manifest: Path, settings: Settings) 
     assert changed == {old["one"]["file"], old["three"]["file"]} and len(after) == len(before) + 1
     assert entries(settings)["three"]["sha256"] == old["three"]["sha256"]
     assert entries(settings)["one"]["sha256"] != old["one"]["sha256"]
-    from dataclasses import replace
-
     assert go(manifest, replace(settings, options={"temperature": 0.5})).made == 6
 
 
-@pytest.mark.parametrize("size", [1, 2, 16])
+@pytest.mark.parametrize("size", [1, 16])
 def test_the_batch_size_changes_no_audio(size: int, manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     go(manifest, settings)
     other = replace(settings, out=str(tmp_path / "other"), batch_size=size)
     go(manifest, other)
@@ -151,8 +149,6 @@ def stopping(after: int) -> Callable[..., Iterator[Any]]:
 
 @pytest.mark.parametrize("format", ["flac", "parquet"])
 def test_a_driver_that_dies_loses_nothing(format: str, manifest: Path, settings: Settings) -> None:
-    from dataclasses import replace
-
     settings = replace(settings, format=format)
     with pytest.raises(StopError):
         run(str(manifest), settings, stopping(1), progress=False)
@@ -222,8 +218,6 @@ def test_rows_that_end_their_worker_are_found_alone(manifest: Path, settings: Se
 def test_memory_that_runs_out_halves_the_batch(
     manifest: Path, settings: Settings, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     go(manifest, settings)
     together = Worker._speak_together
 
@@ -285,8 +279,6 @@ def test_two_runs_do_not_work_in_one_folder(manifest: Path, settings: Settings) 
 
 
 def test_parquet_and_its_card_are_a_data_set(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     go(manifest, settings)
     parquet = replace(settings, out=str(tmp_path / "shards"), format="parquet", shard_bytes=1)
     go(manifest, parquet, card=True)
@@ -330,8 +322,6 @@ def test_a_folder_of_files_with_a_card_is_a_data_set(manifest: Path, settings: S
 def test_a_kill_while_shards_are_written_loses_nothing(
     kill: str, manifest: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     parquet = replace(settings, format="parquet", shard_bytes=1)
     upload, write = workers.Store.upload, workers.Store.write
 
@@ -355,8 +345,6 @@ def test_a_kill_while_shards_are_written_loses_nothing(
 
 
 def test_an_address_as_output(manifest: Path, settings: Settings) -> None:
-    from dataclasses import replace
-
     import fsspec
 
     memory = replace(settings, out="memory://corpus/speech")
@@ -383,11 +371,11 @@ def test_progress_tells_rows_hours_rate_rest_and_failures() -> None:
 
 def test_the_command(manifest: Path, settings: Settings, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["batch", str(manifest), "--out", settings.out, "--model", str(checkpoint), "--engine", "torch"]
-    assert main([*command, "--tries", "1", "--card"]) == 3
+    assert main([*command, "--tries", "0", "--card"]) == 3
     told = capsys.readouterr()
     assert "row 6, 'bad': there is no voice" in told.err and "5 of 7 rows" in told.out and "5 made in" in told.out
     manifest.write_text(json.dumps({"id": "one", "text": "hello my dog"}))
-    assert main([*command, "--tries", "1"]) == 0
+    assert main([*command, "--tries", "0"]) == 0
     assert "1 of 1 rows" in (said := capsys.readouterr().out) and "0 made in" in said
     with pytest.raises(SystemExit):
         main([*command, "--workers", "2"])
@@ -396,12 +384,13 @@ def test_the_command(manifest: Path, settings: Settings, checkpoint: Path, capsy
     assert "`format` is 'doc'; expected one of wav, flac" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sigkill_of_the_process(manifest: Path, settings: Settings, checkpoint: Path) -> None:
     """As the system ends it for its memory, at any moment: here after the first part."""
-    lines = [{"id": f"r{n}", "text": "hello my dog is cooler than you"} for n in range(60)]
+    lines = [{"id": f"r{n}", "text": "hello my dog is cooler than you"} for n in range(16)]
     manifest.write_text("\n".join(map(json.dumps, lines)))
     command = [sys.executable, "-m", "transformers_bark", "batch", str(manifest), "--out", settings.out]
-    command += ["--model", str(checkpoint), "--engine", "torch", "--batch-size", "2", "--quiet"]
+    command += ["--model", str(checkpoint), "--engine", "torch", "--batch-size", "2", "--tries", "0", "--quiet"]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     parts = Path(settings.out) / PARTS
     while process.poll() is None and not (parts.is_dir() and any(parts.glob("*.jsonl"))):
@@ -410,7 +399,7 @@ def test_a_sigkill_of_the_process(manifest: Path, settings: Settings, checkpoint
     process.wait()
     done = [json.loads(line)["file"] for part in parts.glob("*.jsonl") for line in part.read_text().splitlines()]
     kept = {name: when for name, when in files(settings.out).items() if name in done}
-    assert 0 < len(kept) < 60
+    assert 0 < len(kept) < 16
     assert subprocess.run(command, check=False).returncode == 0
     assert {name: files(settings.out)[name] for name in kept} == kept
-    assert len(entries(settings)) == len(files(settings.out)) == 60
+    assert len(entries(settings)) == len(files(settings.out)) == 16

@@ -38,7 +38,7 @@ def manifest(tmp_path: Path) -> Path:
 def settings(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    return Settings(str(tmp_path / "out"), str(checkpoint), engine="torch", batch_size=4, tries=1)
+    return Settings(str(tmp_path / "out"), str(checkpoint), engine="torch", batch_size=4, tries=0)
 
 
 def hashes(out: str) -> dict[str, str | None]:

@@ -359,7 +359,8 @@ class ManyModels:
                 break
         name = None
         with suppress(ValueError, AttributeError, RecursionError):
-            name = json.loads(b"".join(message.get("body", b"") for message in seen)).get("model")
+            whole = b"".join(message.get("body", b"") for message in seen) if size <= most else b""
+            name = json.loads(whole).get("model")
         waiting = iter(seen)
 
         async def again() -> Any:
