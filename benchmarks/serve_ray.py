@@ -33,7 +33,7 @@ def start(cores: int) -> Any:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     import ray
 
-    ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
+    ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
     return ray
 
 
@@ -42,7 +42,7 @@ def replicas(name: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(f"ray::ServeReplica:bark:{name}".encode()):
+            if f"ServeReplica:bark:{name}".encode() in path.read_bytes():
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -233,7 +233,7 @@ def stages(options: argparse.Namespace) -> None:
         memory = 0
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                if path.read_bytes().startswith(b"ray::ServeReplica:bark-"):
+                if b"ServeReplica:bark-" in path.read_bytes():
                     pages = int((path.parent / "statm").read_text().split()[1])
                     memory += pages * os.sysconf("SC_PAGE_SIZE")
             except OSError:

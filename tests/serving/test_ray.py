@@ -109,11 +109,11 @@ class Cluster:
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                if path.read_bytes().startswith(b"ray::ServeReplica:bark:Replica"):
+                if b"ServeReplica:bark:Replica" in path.read_bytes():
                     found.append(int(path.parent.name))
         return found
 
-    def until(self, holds: Any, seconds: float = 120.0) -> None:
+    def until(self, holds: Any, seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, "it never came"
@@ -130,7 +130,7 @@ def cluster(checkpoint: Path) -> Iterator[Cluster]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         settings = Arguments(model=str(checkpoint), models={"other": str(checkpoint)}, min_replicas=2, engine="torch")

@@ -74,7 +74,7 @@ class Cluster:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cores = (self.workers or max(1, (os.cpu_count() or 1) // self.cpus)) * self.cpus
-        ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
 
     def _room(self, ray: Any) -> int:
         """Workers for which there are cores and GPUs."""
