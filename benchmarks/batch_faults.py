@@ -43,7 +43,6 @@ def write_manifest(path: Path, rows: int) -> None:
 def start(manifest: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "transformers_bark", "batch", str(manifest), "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    environment |= {"RAY_raylet_start_wait_time_s": "240", "RAY_gcs_server_request_timeout_seconds": "240"}
     # on a machine that does other things too, workers as nice as Ray makes them (15) would wait for those
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

@@ -1,6 +1,6 @@
 """What so many hours of audio take on so many workers, and where it bends: a simulation to change.
 
-    python examples/ray/simulate.py [--hours 1000] [--workers 1 10 100 1000] [--speed 4.0] [--loss 0.05] …
+    python examples/ray/simulate.py [--hours 1000] [--workers 1 10 100 1000] [--speed 2.9] [--loss 0.05] …
 
 Every number has a default that was measured or is said to be assumed (docs/scaling.md), and an option. A worker loads the model,
 then takes buckets, the longest first, as `bark-tts batch` plans them; writes each result to a store that all share; and may be lost,
@@ -19,26 +19,26 @@ from dataclasses import dataclass, fields, replace
 class Assumed:
     """Of one worker, the store and the driver.
 
-    Measured on two cores of a Zen 3 (AVX2), embedded checkpoint, ONNX Runtime in fp32: `speed`, `start`, `ray`, `bytes`.
-    Assumed: the rest.
+    Measured on two cores of a Zen 3 (AVX2), embedded checkpoint, ONNX Runtime in fp32: `row`, `speed`, `start`,
+    `bytes`, `fetch`. Assumed: the rest.
     """
 
     hours: float = 1000.0
     """Of audio, in all."""
-    row: float = 6.0
+    row: float = 4.6
     """Seconds of audio of a row, on average; lengths are spread as those of read sentences are."""
     rows: int = 8
     """In a bucket."""
-    speed: float = 4.0
+    speed: float = 2.9
     """Seconds of audio that a worker makes in a second, once it has loaded."""
-    start: float = 20.0
+    start: float = 10.0
     """Seconds from a machine that is there to the first bucket: Python, Ray, the model."""
     fetch: float = 29e6
     """Bytes of the checkpoint, which each machine fetches once."""
     workers_per_machine: int = 16
     network: float = 1.25e9
     """Bytes a second from the store to all machines together when they start, and back."""
-    bytes: float = 24e3
+    bytes: float = 25.7e3
     """Of a second of audio as FLAC."""
     put: float = 0.05
     """Seconds until the store has taken a small file."""
@@ -46,8 +46,8 @@ class Assumed:
     """Files a second that the store takes under one prefix."""
     files: float = 11.0
     """Files that a bucket writes: a recording a row, its part, and the mark that it was begun (`parquet`: 3)."""
-    ray: float = 0.002
-    """Seconds of the driver for a bucket: it hands them out one by one."""
+    ray: float = 0.01
+    """Seconds of the driver for a bucket: it hands them out one by one. Measured: less than 0.1, polling included."""
     slow: float = 0.05
     """Share of workers that are slower."""
     slower: float = 2.0
