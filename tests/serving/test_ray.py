@@ -194,18 +194,17 @@ def test_a_replica_that_dies_costs_no_request(cluster: Cluster) -> None:
 
 
 @pytest.mark.ray
-def test_what_has_begun_is_finished_when_the_application_goes(cluster: Cluster) -> None:
-    """Last of this module: the application is deleted under a request."""
+def test_requests_are_answered_while_all_is_replaced(cluster: Cluster, checkpoint: Path) -> None:
+    """Other arguments: Serve starts new replicas and a new ingress, and the old ones finish what they have begun."""
     from ray import serve
 
-    text = "hello my dog is cooler than you. " * 12
-    asked = {"input": text, "response_format": "pcm", "seed": 1}
-    whole = cluster.http.post("/v1/audio/speech", json=asked).content
-    with cluster.http.stream("POST", "/v1/audio/speech", json=asked) as answer:
-        parts = answer.iter_raw()
-        first = next(parts)
-        going = threading.Thread(target=serve.delete, args=("bark",))
-        going.start()
-        assert first + b"".join(parts) == whole
+    wanted = cluster.speak(seed=1).content
+    settings = Arguments(model=str(checkpoint), models={"other": str(checkpoint)}, min_replicas=2, engine="torch", slots=4)
+    going = threading.Thread(target=serve.run, args=(app(settings),), kwargs={"name": "bark"})
+    going.start()
+    answers = []
+    while going.is_alive():
+        answers.append(cluster.speak(seed=1))
     going.join()
-    assert cluster.http.get("/ready").status_code == 404
+    assert len(answers) > 5 and {answer.status_code for answer in answers} == {200}
+    assert {answer.content for answer in answers} == {wanted}
