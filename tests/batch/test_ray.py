@@ -83,9 +83,7 @@ def test_the_command_starts_a_cluster_and_ends_it(
     assert main([*command, "--ray", "127.0.0.1:1"]) == 1  # nobody is there
 
 
-def test_a_worker_without_memory_makes_room_for_another(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_without_memory_makes_room_for_another(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a row alone is too much for what is left, the process ends, and its bucket stays marked as begun."""
     ended: list[int] = []
 

@@ -199,7 +199,9 @@ def test_requests_are_answered_while_all_is_replaced(cluster: Cluster, checkpoin
     from ray import serve
 
     wanted = cluster.speak(seed=1).content
-    settings = Arguments(model=str(checkpoint), models={"other": str(checkpoint)}, min_replicas=2, engine="torch", slots=4)
+    settings = Arguments(
+        model=str(checkpoint), models={"other": str(checkpoint)}, min_replicas=2, engine="torch", slots=4
+    )
     going = threading.Thread(target=serve.run, args=(app(settings),), kwargs={"name": "bark"})
     going.start()
     answers = []
