@@ -308,7 +308,7 @@ def test_a_folder_of_files_with_a_card_is_a_data_set(manifest: Path, settings: S
     """`datasets` reads it as an `audiofolder`, for whose files it needs torchcodec: here what it would read is looked at."""
     go(manifest, settings, card=True)
     builder = datasets.load_dataset_builder(settings.out)
-    assert type(builder).__name__ == "AudioFolder"
+    assert "AudioFolder" in [kind.__name__ for kind in type(builder).__mro__]
     found = {Path(name).name for name in builder.config.data_files["train"]}
     assert found == {"metadata.jsonl", *(Path(name).name for name in files(settings.out))} and len(found) == 6
     folder = Path(settings.out) / "audio"
