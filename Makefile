@@ -19,7 +19,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow browser avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train load
+.PHONY: help speak test slow browser avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train load ray faults
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
@@ -37,6 +37,8 @@ help:
 	@echo 'make detector-train    trains it: an hour on two cores; needs BARK_AUDIO'
 	@echo 'make bench             speed, side by side with stock Transformers (BENCH="--size nano")'
 	@echo 'make load              the service under many callers, with hanging up (LOAD="--soak 10" for ten minutes of everything)'
+	@echo 'make ray               the tests that start a cluster of Ray on this machine'
+	@echo 'make faults            500 rows in a batch while workers and the driver are killed (FAULTS="--rows 40")'
 	@echo 'make gpu               on a machine with CUDA: checks, equality and speed beside stock in 9 minutes, into runs/gpu; installs nothing'
 	@echo 'make dist              a wheel in dist/'
 	@echo 'make clean             removes the virtual environment, caches and builds'
@@ -98,6 +100,12 @@ bench: $(VENV)/installed-bench
 
 load: $(VENV)/installed-test
 	$(BIN)/python benchmarks/load.py $(LOAD)
+
+ray: $(VENV)/installed-test
+	$(PYTEST) -m ray
+
+faults: $(VENV)/installed-test
+	$(BIN)/python benchmarks/batch_faults.py $(FAULTS)
 
 # With a Python that is there: the first that has torch with CUDA and Transformers, else the first that has both at all.
 HAS_BOTH := import importlib.util as u, sys; sys.exit(not (u.find_spec("torch") and u.find_spec("transformers")))

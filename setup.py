@@ -55,13 +55,22 @@ STUDIO = [
     "gradio>=6.31,<7",  # the page; its hooks for streamed audio are overridden, which a next major release may move
 ]
 BROWSER = [*STUDIO, "selenium>=4.20"]  # `make browser`: the page in a real browser
+BATCH = [
+    "datasets>=4",  # data sets that are read; Parquet with audio in it, and what the Hub shows of it
+]
+RAY = [
+    *BATCH,
+    *ONNX,
+    *SERVE,
+    "ray[data,serve,train]>=2.50",  # many machines: workers, replicas, and what becomes of those that die
+]
 TEST = [
     *CONVERT,
     *TRAIN,
     *BENCH,
     *AUDIO,
     *DETECT,
-    *SERVE,
+    *RAY,
     *STUDIO,
     "httpx2>=2",  # any request to the service
     "hypothesis>=6.100",  # any option values, any text
@@ -117,6 +126,8 @@ setup(
         "serve": SERVE,
         "studio": STUDIO,
         "browser": BROWSER,
+        "batch": BATCH,
+        "ray": RAY,
         "test": TEST,
         "dev": DEV,
     },

@@ -30,6 +30,7 @@ LAYERS: dict[str, float] = {
     "modeling_bark": 6,
     "processing_bark": 6,
     "narration": 6.5,
+    "batch": 6.8,
     "detection": 6.5,
     "pipeline_bark": 7,
     "registration": 8,
