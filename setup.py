@@ -50,13 +50,28 @@ SERVE = [
     "uvicorn>=0.30",
     "websockets>=12",  # what uvicorn speaks WebSocket with
 ]
+STUDIO = [
+    *AUDIO,  # audio that the page plays while it is made; M4A
+    "gradio>=6.31,<7",  # the page; its hooks for streamed audio are overridden, which a next major release may move
+]
+BROWSER = [*STUDIO, "selenium>=4.20"]  # `make browser`: the page in a real browser
+BATCH = [
+    "datasets>=4",  # data sets that are read; Parquet with audio in it, and what the Hub shows of it
+]
+RAY = [
+    *BATCH,
+    *ONNX,
+    *SERVE,
+    "ray[data,serve,train]>=2.50",  # many machines: workers, replicas, and what becomes of those that die
+]
 TEST = [
     *CONVERT,
     *TRAIN,
     *BENCH,
     *AUDIO,
     *DETECT,
-    *SERVE,
+    *RAY,
+    *STUDIO,
     "httpx2>=2",  # any request to the service
     "hypothesis>=6.100",  # any option values, any text
     "jiwer>=3",  # what a recogniser heard
@@ -80,7 +95,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"transformers_bark": ["assets/**/*", "py.typed"]},
+    package_data={"transformers_bark": ["assets/**/*", "py.typed", "studio/page.*"]},
     install_requires=[
         "accelerate>=1.4",
         "defusedxml>=0.7",  # a book's XML, without entities; 25 kB of Python
@@ -109,6 +124,10 @@ setup(
         "train": TRAIN,
         "recipe": RECIPE,
         "serve": SERVE,
+        "studio": STUDIO,
+        "browser": BROWSER,
+        "batch": BATCH,
+        "ray": RAY,
         "test": TEST,
         "dev": DEV,
     },

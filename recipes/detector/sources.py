@@ -106,6 +106,7 @@ def fetch(packages: str, cache: Path, allowed: bool = True) -> list[Path]:
             subprocess.run(["apt-get", "download", name], cwd=work, capture_output=True, check=False)
             for archive in work.glob(f"{name}_*.deb"):
                 part = folder.with_name(f"{name}.part")
+                part.mkdir(parents=True, exist_ok=True)
                 subprocess.run(["dpkg-deb", "-x", archive, part], check=True)
                 part.rename(folder)
                 archive.unlink()

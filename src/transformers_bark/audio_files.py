@@ -67,14 +67,14 @@ def write_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int) ->
         OSError: the file cannot be written; the error names it.
     """
     container, coding = audio_format(path)
-    content = _encode(as_samples(audio), sampling_rate, container, coding)
+    content = encode(as_samples(audio), sampling_rate, container, coding)
     output_files.write_bytes(path, content)
     return Path(path)
 
 
 def write_wav(path: str | os.PathLike[str], audio: Any, sampling_rate: int) -> Path:
     """`write_audio` as WAV, whatever the ending."""
-    output_files.write_bytes(path, _encode(as_samples(audio), sampling_rate, *FORMATS[".wav"]))
+    output_files.write_bytes(path, encode(as_samples(audio), sampling_rate, *FORMATS[".wav"]))
     return Path(path)
 
 
@@ -97,8 +97,8 @@ def as_samples(audio: Any) -> np.ndarray:
     return np.clip(array, -1.0, 1.0)
 
 
-def _encode(samples: np.ndarray, sampling_rate: int, container: str, coding: str) -> bytes:
-    """The bytes of the file. In memory, as libsndfile hides the errors of a file that it writes to."""
+def encode(samples: np.ndarray, sampling_rate: int, container: str, coding: str) -> bytes:
+    """float32 [samples] -> the bytes of a file. In memory, as libsndfile hides the errors of a file that it writes to."""
     import soundfile  # speaking without writing files needs no libsndfile
 
     buffer = io.BytesIO()

@@ -113,17 +113,23 @@ def open_audio(
 def write_audio(path: str | os.PathLike[str], audio: Any, sampling_rate: int, tags: Tags) -> Path:
     """`audio_files.write_audio` with tags, in the formats that have them here; the others are written without."""
     ending = audio_files.audio_ending(path)
+    output_files.write_bytes(path, encode_audio(ending, audio, sampling_rate, tags))
+    return Path(path)
+
+
+def encode_audio(ending: str, audio: Any, sampling_rate: int, tags: Tags) -> bytes:
+    """The bytes that `write_audio` writes to a file of this ending."""
+    samples = audio_files.as_samples(audio)
     if ending not in SOUND_FILES:
-        return audio_files.write_audio(path, audio, sampling_rate)
-    samples, buffer = audio_files.as_samples(audio), io.BytesIO()
+        return audio_files.encode(samples, sampling_rate, *audio_files.FORMATS[ending])
+    buffer = io.BytesIO()
     try:
         stream = _SoundFileStream(buffer, ending, sampling_rate, tags)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{ending} cannot hold audio of {sampling_rate} samples a second ({error})") from error
     stream.write(samples)
     stream.close()
-    output_files.write_bytes(path, buffer.getvalue())
-    return Path(path)
+    return buffer.getvalue()
 
 
 class _Blocks:

@@ -86,7 +86,7 @@ def load_without_blocks(
         choice.leave_graphs(error)
         return model_class.from_pretrained(source, engine="torch", **hub).eval()
     choice = replace(choice, name="onnxruntime")
-    model = _skeleton(model_class, source, **hub)
+    model = skeleton(model_class, source, **hub)
     model.config._name_or_path = model.name_or_path = source  # files that it writes say which model made them
     missing, _ = model.load_state_dict(_outside_blocks(weights), strict=False, assign=True)
     model.fine_acoustics.tie_weights()
@@ -142,7 +142,7 @@ def build_graphs(model: Any, choice: EngineChoice, weights: Path | None) -> list
     return list(reports.values())
 
 
-def _skeleton(model_class: Any, source: str, **kwargs: Any) -> Any:
+def skeleton(model_class: Any, source: str, **kwargs: Any) -> Any:
     """The model without memory for its weights, but for the codec, whose buffers are made with it."""
     config = BarkConfig.from_pretrained(source, **kwargs)
     with torch.device("meta"):

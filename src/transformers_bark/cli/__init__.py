@@ -19,7 +19,9 @@ from .running import INTERRUPTED, Clock, was_interrupted
 COMMANDS = {
     "say": "speak a text or a file (what `bark-tts` does unless another command is named)",
     "voices": "list the voices of a checkpoint, or hear one",
+    "batch": "speak the rows of a manifest, on this machine or on many with Ray",
     "detect": "tell whether Bark made a recording",
+    "studio": "open a page to speak texts, compare and keep what was made",
     "serve": "put a model behind OpenAI's interface, for many callers at once",
     "export": "build the graphs that --engine onnxruntime loads",
 }

@@ -149,7 +149,7 @@ class SemanticBatch:
             except ValueError as error:
                 ended[row.owner] = error
                 continue
-            if not over or over == 2 and over is not True:
+            if over != 1:
                 row.tokens.append(token)
             if over or len(row.tokens) == row.limit:
                 ended[row.owner] = torch.tensor(row.tokens, dtype=torch.long, device=self._device)

@@ -26,10 +26,12 @@ class BarkStreamOutput(ModelOutput):
     Args:
         audio: float [samples].
         fine_codes: the codes that it was decoded from, int64 [codebook, frame].
+        semantic_tokens: those of the whole utterance, int64 [n]: they are there before the first piece is.
     """
 
     audio: Tensor = None  # type: ignore[assignment]
     fine_codes: Tensor = None  # type: ignore[assignment]
+    semantic_tokens: Tensor = None  # type: ignore[assignment]
 
 
 def stream_audio(
@@ -76,7 +78,8 @@ def stream_audio(
         if ready.shape[1] - n_given >= (chunk_frames if n_given else decoder.least_frames):
             codes = fill()
             filled, n_given = torch.cat([filled, codes], dim=1), ready.shape[1]
-            yield BarkStreamOutput(decoder.decode(codes), codes)
+            yield BarkStreamOutput(decoder.decode(codes), codes, tokens)
     if ready.shape[1] > n_given:
         codes = fill()
-        yield BarkStreamOutput(decoder.decode(codes) if n_given else codec.decode(model.codec_model, [codes])[0], codes)
+        audio = decoder.decode(codes) if n_given else codec.decode(model.codec_model, [codes])[0]
+        yield BarkStreamOutput(audio, codes, tokens)

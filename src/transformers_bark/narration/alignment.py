@@ -72,7 +72,10 @@ class Aligner:
 
     @classmethod
     def of(cls, model: Any, processor: Any) -> Aligner | None:
-        """The aligner of a checkpoint; `None` where it cannot align."""
+        """The aligner of a checkpoint; `None` where it cannot align. A model that runs elsewhere brings its own."""
+        elsewhere = getattr(model, "aligner", None)
+        if elsewhere is not None:
+            return elsewhere
         try:
             return cls(model, processor)
         except ValueError:

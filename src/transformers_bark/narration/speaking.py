@@ -122,7 +122,7 @@ class Speaker:
 
     def say(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Finished]]:
         """Says all, longest first, and again what fails; yields each as soon as nothing is to be done to it."""
-        best: dict[int, Finished] = {}
+        best: dict[Request, Finished] = {}  # not by number: requests of several texts may come together
         known = [one for one in requests if is_known(self.processor.tokenizer, one.piece.text)]
         for request in requests:
             if request not in known:
@@ -132,12 +132,11 @@ class Speaker:
             again = []
             for batch in self._batches(waiting):
                 for request, take in zip(batch, self._generate(batch, attempt), strict=True):
-                    number = request.piece.number
-                    best[number] = better(best.get(number), take, attempt)
-                    if self.is_to_be_said_again(best[number], attempt):
+                    best[request] = better(best.get(request), take, attempt)
+                    if self.is_to_be_said_again(best[request], attempt):
                         again.append(request)
                     else:
-                        yield request, best.pop(number)
+                        yield request, best.pop(request)
             waiting = again
 
     def unknown(self) -> Finished:

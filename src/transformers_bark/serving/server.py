@@ -90,7 +90,7 @@ def run(app: Any, service: Service, host: str, port: int, tell: Callable[[str, i
     )
     _share_arenas()
     server = Server(config, service)
-    sock = _listen(host, port)
+    sock = listen(host, port)
     tell(*sock.getsockname()[:2])
     try:
         server.run(sockets=[sock])
@@ -98,7 +98,12 @@ def run(app: Any, service: Service, host: str, port: int, tell: Callable[[str, i
         sock.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address.
+
+    Raises:
+        OSError: the address cannot be used; the error names it.
+    """
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, kind)
     try:

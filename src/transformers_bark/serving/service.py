@@ -120,6 +120,7 @@ class Service:
         model, processor: a `BarkModel` and its `BarkProcessor`, used by nobody else.
         name: of the model, for its callers.
         slots: generations at once.
+        scheduler: what runs the model; by default one in this process.
     """
 
     def __init__(
@@ -130,11 +131,12 @@ class Service:
         voices: Voices,
         limits: ServiceLimits | None = None,
         slots: int | None = None,
+        scheduler: Any = None,
     ) -> None:
         self.name, self.voices, self.limits = name, voices, limits or ServiceLimits()
         self.metrics = Metrics()
         self.reader = Reader(model, processor, voices)
-        self.scheduler = Scheduler(model, slots, self.metrics.observe_step)
+        self.scheduler: Any = scheduler or Scheduler(model, slots, self.metrics.observe_step)
         self.started = int(time.time())
         self.is_ready = self.is_closing = False
         self._callers = itertools.count(1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import vocabulary
 from ..generation_configuration_bark import BarkGenerationConfig
 from ..modeling_bark import BarkCausalModel, BarkCoarseModel, BarkSemanticModel
+from ..modeling_base import cross_entropy
 
 IGNORE = -100
 """Label of a position without loss."""
@@ -49,12 +50,21 @@ def token_times(
 
 
 class _Batch:
-    """What the targets of all stages share: the rows that others go on from, so that voices work."""
+    """What the targets of all stages share: the rows that others go on from, so that voices work.
+
+    What a batch draws is decided by the seed and the batch's number, so that a run that goes on draws what it would have drawn.
+    """
 
     def __init__(self, seed: int, p_voice: float, default_voice: str | None) -> None:
+        self.seed, self.batches = seed, 0
         self.random = np.random.default_rng(seed)
         self.p_voice = p_voice
         self.default_voice = default_voice
+
+    def _begin(self) -> None:
+        """A batch begins."""
+        self.random = np.random.default_rng([self.seed, self.batches])
+        self.batches += 1
 
     def _other(self, rows: Sequence[dict[str, Any]], index: int) -> int | None:
         """Another row of the same `voice`, if there is one; rows that name none share one."""
@@ -129,6 +139,7 @@ class SemanticTargets(_Batch):
         return first[0] + second[0], first[1] + second[1], spoken
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        self._begin()
         length, eos, pad = (
             self.config.max_input_semantic_length,
             self.config.eos_token_id,
@@ -195,13 +206,20 @@ class SemanticForTraining(nn.Module):
         output = self.model(inputs_embeds=embeds, use_cache=False, output_attentions=bool(self.guided))
         prompt = text_ids.shape[1]
         logits = output.logits[:, prompt:].float()
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        total = kwargs.get("num_items_in_batch")
+        loss = cross_entropy(logits, labels, total)
         if not self.guided:
             return {"loss": loss}
         queries = slice(prompt, prompt + spoken.shape[1])
         heads = [output.attentions[layer][:, head, queries, :prompt] for layer, head in self.guided]
         off = torch.stack([astray(weights, spoken) for weights in heads])
-        return {"loss": loss + self.guidance * off.mean(), "tokens": loss.detach(), "astray": off.mean().detach()}
+        guidance = self.guidance * share(labels, total) * off.mean()
+        return {"loss": loss + guidance, "tokens": loss.detach(), "astray": off.mean().detach()}
+
+
+def share(labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor | float:
+    """The part of a batch's labels that this part of it holds: a trainer that counts for itself adds up what several give."""
+    return 1.0 if num_items_in_batch is None else (labels != IGNORE).sum() / num_items_in_batch
 
 
 def astray(weights: Tensor, targets: Tensor) -> Tensor:
@@ -301,6 +319,7 @@ class CoarseTargets(_Batch):
         return ids.tolist(), labels.tolist(), spoken.tolist()
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        self._begin()
         past = [self._history(rows, index) for index in range(len(rows))]
         voices = [None if number is None else rows[number] for number in past]
         windows = [self._window(row, voice) for row, voice in zip(rows, voices, strict=True)]
@@ -342,11 +361,14 @@ class CoarseForTraining(nn.Module):
         if self.training:
             self.step += 1
         guided = bool(self.guided) and (self.guided_steps is None or int(self.step) <= self.guided_steps)
-        output = self.model(input_ids, labels=labels, use_cache=False, output_attentions=guided)
+        total = kwargs.get("num_items_in_batch")
+        counted = {} if total is None else {"num_items_in_batch": total}
+        output = self.model(input_ids, labels=labels, use_cache=False, output_attentions=guided, **counted)
         if not guided:
             return {"loss": output.loss}
         off = torch.stack([astray(output.attentions[layer][:, head], spoken) for layer, head in self.guided]).mean()
-        return {"loss": output.loss + self.guidance * off, "tokens": output.loss.detach(), "astray": off.detach()}
+        guidance = self.guidance * share(labels, total) * off
+        return {"loss": output.loss + guidance, "tokens": output.loss.detach(), "astray": off.detach()}
 
 
 class FineTargets(_Batch):
@@ -363,6 +385,7 @@ class FineTargets(_Batch):
         self.config = config
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        self._begin()
         fine, hidden = self.config.fine_acoustics_config, self.config.codebook_size
         n_coarse = self.config.coarse_acoustics_config.n_coarse_codebooks
         codebook = int(self.random.integers(n_coarse, fine.n_fine_codebooks))
