@@ -49,7 +49,7 @@ class CodecRetuning(nn.Module):
         for layer in codec.encoder.layers[:n_kept]:
             layer.requires_grad_(False)
         keep = get_ema_multi_avg_fn(decay)
-        self.averages = nn.ModuleDict(
+        self.averages: Any = nn.ModuleDict(
             {name: AveragedModel(getattr(codec, name), multi_avg_fn=keep).requires_grad_(False) for name in _PARTS}
         )
         self.n_context, self.word_weight, self.low_band_weight = n_context, word_weight, low_band_weight
