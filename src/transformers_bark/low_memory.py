@@ -50,6 +50,11 @@ def load_whole(model_class: Any, source: str, **kwargs: Any) -> Any:
         return model_class.from_pretrained(source, **kwargs).check_weights()
 
 
+def load_with_engine(model_class: Any, source: str, device: Any, choice: EngineChoice, **kwargs: Any) -> Any:
+    """`load_whole`, ready to speak on a device with an engine."""
+    return load_whole(model_class, source, **kwargs).to(device).eval().use_engine(choice)
+
+
 def load_without_blocks(
     model_class: Any,
     source: str | Path,

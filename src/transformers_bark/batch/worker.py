@@ -281,11 +281,10 @@ def load(settings: Settings) -> Any:
     import torch
 
     from ..engines import EngineChoice
-    from ..low_memory import load_whole
+    from ..low_memory import load_with_engine
     from ..modeling_bark import BarkModel
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     choice = EngineChoice(settings.engine, settings.precision, cache_precision=settings.cache_precision)
-    model = load_whole(BarkModel, settings.model, dtype=getattr(torch, settings.dtype))
-    return model.to(settings.device).eval().use_engine(choice)
+    return load_with_engine(BarkModel, settings.model, settings.device, choice, dtype=getattr(torch, settings.dtype))

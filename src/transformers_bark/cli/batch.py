@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import models
-from .parsing import Parser, positive, whole_number
+from .parsing import Parser, count, positive, whole_number
 from .running import Clock, complain, guarded, quiet_interrupts, say_line
 
 if TYPE_CHECKING:
@@ -53,21 +53,14 @@ def build_parser() -> Parser:
     speech.add_argument("--temperature", type=positive, help="of all stages")
     speech.add_argument("--max-characters", type=whole_number, default=20_000, help="of a text (default: 20000)")
     models.add_engine(parser)
-    parser.add_argument("--batch-size", type=_count, help="generations at once in a worker (default: 8, on CUDA 32)")
+    parser.add_argument("--batch-size", type=count, help="generations at once in a worker (default: 8, on CUDA 32)")
     many = parser.add_argument_group("many workers")
     many.add_argument("--ray", metavar="ADDRESS", help="a cluster of Ray, or local for one on this machine")
-    many.add_argument("--workers", type=_count, help="at once (default: as many as there is room for)")
-    many.add_argument("--cpus", type=_count, help="cores of a worker (default: 1)")
+    many.add_argument("--workers", type=count, help="at once (default: as many as there is room for)")
+    many.add_argument("--cpus", type=count, help="cores of a worker (default: 1)")
     many.add_argument("--gpus", type=_share, help="GPUs of a worker; 0.5 lets two share one (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="no progress, no list of failures")
     return parser
-
-
-def _count(text: str) -> int:
-    number = whole_number(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a whole number of at least 1, got '0'")
-    return number
 
 
 def _share(text: str) -> float:

@@ -84,7 +84,7 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice, *, al
     import torch
     from transformers import AutoConfig
 
-    from ..low_memory import find_weights, load_whole
+    from ..low_memory import find_weights, load_with_engine
     from ..modeling_bark import BarkModel
 
     config = AutoConfig.from_pretrained(source)
@@ -99,8 +99,15 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice, *, al
     if chosen.name == "onnxruntime" and not whole and find_weights(source) is not None:
         precisions = {"precision": chosen.precision, "cache_precision": chosen.cache_precision}
         return BarkModel.from_pretrained(source, engine=choice.name, **precisions, keep_weights=False)
-    model = load_whole(BarkModel, source, dtype=getattr(torch, dtype))
-    return model.to(device).eval().use_engine(choice)
+    return load_with_engine(BarkModel, source, device, choice, dtype=getattr(torch, dtype))
+
+
+def load_asked(options: argparse.Namespace, source: str, device: Any, *, aligned: bool) -> Any:
+    """`load_model` with the engine and the dtype that `add_engine`'s options ask for."""
+    from ..engines import EngineChoice
+
+    choice = EngineChoice(options.engine, options.precision, cache_precision=options.cache_precision)
+    return load_model(source, options.dtype, device, choice, aligned=aligned)
 
 
 def set_up_logging(quiet: bool, bars: bool) -> None:

@@ -72,6 +72,14 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    found = whole_number(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError("expected a whole number of at least 1, got '0'")
+    return found
+
+
 def number(what: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
     """A number of some kind."""
 

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import models, older
-from .parsing import Parser, positive, whole_number
+from . import listening, models, older
+from .parsing import Parser, count, positive, whole_number
 from .running import Clock, guarded, quiet_interrupts, say_line
 
 EXAMPLES = (
@@ -32,8 +32,7 @@ def build_parser() -> Parser:
         EXAMPLES,
     )
     models.add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    parser.add_argument("--port", type=whole_number, default=8000, help="0 takes a free one (default: 8000)")
+    listening.add_address(parser, 8000)
     models.add_engine(parser)
     callers = parser.add_argument_group("callers")
     callers.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys that are let in, one a line")
@@ -42,22 +41,15 @@ def build_parser() -> Parser:
     )
     callers.add_argument("--log-text", action="store_true", help="log what is said, too")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-characters", type=_count, default=4096, help="of a text (default: 4096)")
-    limits.add_argument("--slots", type=_count, help="generations at once (default: 16 on a CPU, 64 on a GPU)")
+    limits.add_argument("--max-characters", type=count, default=4096, help="of a text (default: 4096)")
+    limits.add_argument("--slots", type=count, help="generations at once (default: 16 on a CPU, 64 on a GPU)")
     limits.add_argument("--queue", type=whole_number, default=64, help="requests that wait beside them (default: 64)")
     limits.add_argument("--seconds", type=positive, default=300.0, help="that a request may take (default: 300)")
-    limits.add_argument("--max-batch", type=_count, default=32, help="texts in one request (default: 32)")
+    limits.add_argument("--max-batch", type=count, default=32, help="texts in one request (default: 32)")
     voices = parser.add_argument_group("voices")
     voices.add_argument("--voices", type=Path, metavar="FOLDER", help="where voices that callers store are kept")
     voices.add_argument("--max-voices", type=whole_number, default=100, help="how many; 0 for none (default: 100)")
     return parser
-
-
-def _count(text: str) -> int:
-    number = whole_number(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a whole number of at least 1, got '0'")
-    return number
 
 
 def run(arguments: Sequence[str], clock: Clock) -> int:
@@ -66,8 +58,7 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
 
 
 def _serve(options: argparse.Namespace, clock: Clock) -> None:
-    if options.port > 65535:
-        raise ValueError(f"--port is {options.port}; the last is 65535")
+    listening.check_address(options)
     source = models.model_source(options)
     with quiet_interrupts():
         try:
@@ -78,22 +69,19 @@ def _serve(options: argparse.Namespace, clock: Clock) -> None:
         except ModuleNotFoundError as error:
             raise ImportError(f"serving needs {error.name}: pip install 'transformers-bark[serve]'") from error
         from ..modeling_bark import BarkModel  # noqa: F401 - slow to import
-    from ..engines import EngineChoice
 
     keys = Keys() if options.api_key_file is None else Keys.read(options.api_key_file)
     models.set_up_logging(quiet=True, bars=False)
     warnings.simplefilter("ignore", UserWarning)  # they quote texts, which are the callers' own
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("transformers_bark.serving").setLevel(logging.INFO)
-    choice = EngineChoice(options.engine, options.precision, cache_precision=options.cache_precision)
-    model = models.load_model(source, options.dtype, models.device_named(options.device), choice, aligned=True)
+    model = models.load_asked(options, source, models.device_named(options.device), aligned=True)
     limits = ServiceLimits(options.max_characters, options.queue, options.seconds, options.max_batch)
     folder = None if options.max_voices == 0 else options.voices or server.default_folder()
     service = server.load(source, model, folder, most_voices=options.max_voices, limits=limits, slots=options.slots)
     app = create_app(service, keys, options.allow_origin, options.log_text)
 
     def tell(host: str, port: int) -> None:
-        where = f"[{host}]" if ":" in host else host
-        say_line(f"serving {service.name} on http://{where}:{port} ({clock.seconds:.1f} s to load)", sys.stderr)
+        say_line(f"serving {service.name} on {server.url_of(host, port)} ({clock.seconds:.1f} s to load)", sys.stderr)
 
     server.run(app, service, options.host, options.port, tell)

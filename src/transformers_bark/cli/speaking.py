@@ -59,7 +59,7 @@ def speak(options: argparse.Namespace, clock: Clock) -> None:
             return
         plain = _plain_text(script, options)
         device = models.device_named(options.device)
-        model = _load(options, source, device, aligned=plain is None)
+        model = models.load_asked(options, source, device, aligned=plain is None)
         if plain is not None:
             _speak_at_once(options, clock, model, processor, plain, voice)
         else:
@@ -108,13 +108,6 @@ def _plain_text(script: Script, options: argparse.Namespace) -> str | None:
     if not script.is_plain:
         return None
     return options.text if options.text is not None else script.text
-
-
-def _load(options: argparse.Namespace, source: str, device: Any, aligned: bool) -> Any:
-    from ..engines import EngineChoice
-
-    choice = EngineChoice(options.engine, options.precision, cache_precision=options.cache_precision)
-    return models.load_model(source, options.dtype, device, choice, aligned=aligned)
 
 
 def generation_options(options: argparse.Namespace) -> dict[str, Any]:

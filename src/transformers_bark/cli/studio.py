@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from . import models, older
+from . import listening, models, older
 from .parsing import Parser, positive, whole_number
 from .running import Clock, guarded, quiet_interrupts, say_line
 
@@ -27,8 +27,7 @@ def build_parser() -> Parser:
         EXAMPLES,
     )
     models.add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    parser.add_argument("--port", type=whole_number, default=7860, help="0 takes a free one (default: 7860)")
+    listening.add_address(parser, 7860)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     models.add_engine(parser)
     limits = parser.add_argument_group("limits")
@@ -44,8 +43,7 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
 
 
 def _open(options: argparse.Namespace, clock: Clock) -> None:
-    if options.port > 65535:
-        raise ValueError(f"--port is {options.port}; the last is 65535")
+    listening.check_address(options)
     for name in ("max_characters", "queue"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
@@ -57,12 +55,10 @@ def _open(options: argparse.Namespace, clock: Clock) -> None:
         except ModuleNotFoundError as error:
             raise ImportError(f"the studio needs {error.name}: pip install 'transformers-bark[studio]'") from error
         from ..modeling_bark import BarkModel  # noqa: F401 - slow to import
-    from ..engines import EngineChoice
 
     models.set_up_logging(quiet=True, bars=False)
     warnings.simplefilter("ignore", UserWarning)  # the page tells them, and they quote what visitors type
-    choice = EngineChoice(options.engine, options.precision, cache_precision=options.cache_precision)
-    model = models.load_model(source, options.dtype, models.device_named(options.device), choice, aligned=True)
+    model = models.load_asked(options, source, models.device_named(options.device), aligned=True)
     limits = StudioLimits(options.max_characters, options.seconds, waiting=options.queue)
     page = server.load(source, model, limits)
 

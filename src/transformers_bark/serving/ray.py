@@ -116,15 +116,14 @@ class _Loaded:
         import torch
 
         from ..engines import EngineChoice
-        from ..low_memory import load_whole
+        from ..low_memory import load_with_engine
         from ..modeling_bark import BarkModel
         from ..narration.alignment import Aligner
         from ..processing_bark import BarkProcessor
 
         device = arguments.device or ("cuda" if arguments.gpus else "cpu")
         torch.set_num_threads(arguments.cpus)
-        model = load_whole(BarkModel, source).to(device).eval()
-        model.use_engine(EngineChoice(arguments.engine, arguments.precision))
+        model = load_with_engine(BarkModel, source, device, EngineChoice(arguments.engine, arguments.precision))
         self.aligner: Any = Aligner.of(model, BarkProcessor.from_pretrained(source))
         self.scheduler = Scheduler(model, arguments.slots).start()
         self.scheduler.call(self.scheduler.warm_codec)

@@ -115,6 +115,11 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def url_of(host: str, port: int) -> str:
+    """As in http://127.0.0.1:8000 or http://[::1]:8000."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def load(source: str, model: Any, voices_folder: Path | None, **settings: Any) -> Service:
     """A service of a loaded model.
 

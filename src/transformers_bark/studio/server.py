@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..serving.server import listen, model_name
+from ..serving.server import listen, model_name, url_of
 from .making import Studio
 from .page import create_page
 from .takes import StudioLimits
@@ -76,7 +76,7 @@ def run(page: gr.Blocks, host: str, port: int, open_browser: bool, tell: Callabl
     with listen(host, port) as sock:  # Gradio would try other ports, or say nothing of what is wrong with an address
         port = int(sock.getsockname()[1])
     launch(page, host, port, prevent_thread_lock=True, inbrowser=open_browser)
-    tell(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    tell(url_of(host, port))
     ended = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: ended.set())
