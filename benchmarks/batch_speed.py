@@ -9,19 +9,19 @@ command, since those do not grow where other work shares the cores: the workers'
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
-import os
 import random
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.batch_faults import start, wait
+import psutil
+from batch_faults import start, wait
 
 CORPUS = Path(__file__).parents[1] / "recipes/nano/corpus.txt.gz"
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 def write_manifest(path: Path, rows: int) -> None:
@@ -34,23 +34,14 @@ def write_manifest(path: Path, rows: int) -> None:
 
 def processes(above: int) -> dict[int, tuple[str, float]]:
     """Names and processor seconds of a process and all below it."""
-    found, parents = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            name = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(fields[1])
-        found[int(entry.name)] = (name, (int(fields[11]) + int(fields[12])) / _TICK)
-    below = {above}
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in below} - below
-        if not more:
-            return {pid: found[pid] for pid in below if pid in found}
-        below |= more
+    found = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        whole = psutil.Process(above)
+        for one in [whole, *whole.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                found[one.pid] = (" ".join(one.cmdline()[:1]), times.user + times.system)
+    return found
 
 
 def measure(name: str, manifest: Path, out: Path, *more: str) -> dict[str, object]:

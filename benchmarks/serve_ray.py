@@ -14,17 +14,15 @@ import hashlib
 import json
 import os
 import random
-import signal
 import statistics
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-
-from benchmarks.load import RATE, SENTENCES
+import psutil
+from load import RATE, SENTENCES
 
 PORT = 8765
 
@@ -37,16 +35,10 @@ def start(cores: int) -> Any:
     return ray
 
 
-def replicas(name: str) -> list[int]:
-    """Processes of a deployment's replicas."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"ServeReplica:bark:{name}".encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+def replicas(name: str = "") -> list[psutil.Process]:
+    """Processes of replicas, of all applications whose name begins with "bark" or of one deployment."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if f"ServeReplica:bark{name}" in " ".join(one.info["cmdline"] or [])]
 
 
 async def speak(client: httpx.AsyncClient, number: int) -> dict[str, Any]:
@@ -82,7 +74,7 @@ async def crowd(callers: int, each: int, kill_after: int | None) -> dict[str, An
             for turn in range(each):
                 done.append(await speak(client, caller * each + turn))
                 if kill_after is not None and len(done) == kill_after:
-                    os.kill(random.choice(replicas("Replica")), signal.SIGKILL)
+                    random.choice(replicas(":Replica")).kill()
                     killed.append(time.monotonic() - began)
 
         began = time.monotonic()
@@ -109,7 +101,7 @@ def load(options: argparse.Namespace) -> None:
 
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     serve.run(app(Arguments(min_replicas=2, max_replicas=2)), name="bark")
-    while httpx.get(f"http://127.0.0.1:{PORT}/ready").status_code != 200 or len(replicas("Replica")) < 2:
+    while httpx.get(f"http://127.0.0.1:{PORT}/ready").status_code != 200 or len(replicas(":Replica")) < 2:
         time.sleep(0.5)
     results = []
     for kill_after in (0, None, options.callers * options.each // 3):  # the first warms up
@@ -230,14 +222,7 @@ def stages(options: argparse.Namespace) -> None:
     for name, make in layouts.items():
         handles = make()
         asyncio.run(through(handles, options.callers, 1))  # warm
-        memory = 0
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                if b"ServeReplica:bark-" in path.read_bytes():
-                    pages = int((path.parent / "statm").read_text().split()[1])
-                    memory += pages * os.sysconf("SC_PAGE_SIZE")
-            except OSError:
-                continue
+        memory = sum(one.memory_info().rss for one in replicas("-"))
         for callers in (1, options.callers):
             found = asyncio.run(through(handles, callers, options.each))
             print(json.dumps({"layout": name, "memory_mb": memory >> 20, **found}), flush=True)

@@ -97,6 +97,11 @@ def as_samples(audio: Any) -> np.ndarray:
     return np.clip(array, -1.0, 1.0)
 
 
+def as_int16(audio: np.ndarray) -> np.ndarray:
+    """float32 [samples] in [-1, 1] -> int16, louder samples clipped."""
+    return (audio * 32768.0).round().clip(-32768, 32767).astype("int16")
+
+
 def encode(samples: np.ndarray, sampling_rate: int, container: str, coding: str) -> bytes:
     """float32 [samples] -> the bytes of a file. In memory, as libsndfile hides the errors of a file that it writes to."""
     import soundfile  # speaking without writing files needs no libsndfile

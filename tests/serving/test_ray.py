@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from transformers_bark import BarkModel, BarkProcessor
-from transformers_bark.serving.audio import as_int16
+from transformers_bark.audio_files import as_int16
 
 pytest.importorskip("ray")
 

@@ -19,7 +19,7 @@ from openai._streaming import SSEDecoder
 from tests.serving.conftest import Running, Serve
 from tests.serving.test_audio import FORMATS, decode
 from transformers_bark import Narrator, VoicePreset
-from transformers_bark.serving.audio import as_int16
+from transformers_bark.audio_files import as_int16
 from transformers_bark.serving.service import ServiceLimits
 from transformers_bark.serving.speech import TARGET, TRIES
 

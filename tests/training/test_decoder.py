@@ -78,7 +78,7 @@ def test_words_count_where_they_are_asked_for(module: DecoderForTraining, batch:
     torch.manual_seed(0)
     words = WordLoss(config, Bottleneck(config))
     without = module(**batch)
-    module.words, module.word_weight = words, 2.0
+    module.loss.words, module.loss.word_weight = words, 2.0
     with_words = module(**batch)
     assert "words" not in without and float(with_words["words"]) > 0
     assert float(with_words["loss"]) == pytest.approx(float(without["loss"]) + 2 * float(with_words["words"]), rel=1e-4)

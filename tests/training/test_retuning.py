@@ -56,7 +56,7 @@ def test_it_learns_and_stock_loads_what_it_leaves(module: CodecRetuning, tmp_pat
     decoded = torch.stack(codec.decode(stock, list(codes)))
     start = module.n_context * 600
     assert (
-        module.sound_loss(decoded[:, None, start:], tones()[:, None, start:])["spectral"] < 0.8 * losses[0]["spectral"]
+        module.loss.sound(decoded[:, None, start:], tones()[:, None, start:])["spectral"] < 0.8 * losses[0]["spectral"]
     )
 
 

@@ -72,7 +72,7 @@ def run(
         ledger = Ledger(store)
         _check_replaced(settings, ledger, rows, keys)
         finished = ledger.finished()
-        buckets = plan(rows, keys, finished, settings.batch_size or 8)
+        buckets = plan(rows, keys, finished, settings.together)
         for bucket in buckets:  # what is left of a run that failed for all of its rows: they are tried again
             store.remove(f"{PARTS}/{bucket.name}.jsonl")
         left = sum(len(bucket.rows) for bucket in buckets)

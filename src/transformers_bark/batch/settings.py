@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio_files
+from ..narration.speaking import batch_size_on
 
 PARQUET = "parquet"
 FORMATS = (*(ending.removeprefix(".") for ending in audio_files.FORMATS), PARQUET)
@@ -58,6 +59,11 @@ class Settings:
             raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}")
         if self.tries < 0:
             raise ValueError(f"`tries` must not be negative, got {self.tries}")
+
+    @property
+    def together(self) -> int:
+        """Generations in a full batch."""
+        return self.batch_size or batch_size_on(self.device.partition(":")[0])
 
     @property
     def model_name(self) -> str:

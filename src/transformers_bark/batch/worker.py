@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from .. import audio_streams
+from ..audio_files import as_int16
 from ..audio_streams import Tags
 from ..narration import Limits, Narrator, Piece, Script, Spoken, read
-from ..narration.joining import Joiner, audio_of, pause_after
-from ..narration.speaking import BATCH_SIZES, Finished, Request, Speaker, is_known
+from ..narration.joining import Joiner, audio_of, final_pause
+from ..narration.speaking import Finished, Request, Speaker, is_known
 from ..voices import VoicePreset
 from .plan import Bucket
 from .rows import Row, RowError, file_stem
@@ -102,8 +103,7 @@ class Worker:
         self.processor = ListedVoices(processor)
         self.limits = Limits.of(self.processor, self.model.generation_config)
         self.voice: VoicePreset | None = processor.load_voice(settings.voice)
-        self.batch_size = settings.batch_size or BATCH_SIZES.get(self.model.device.type, 8)
-        self.speaker = Speaker(self.model, self.processor, self.limits, self.batch_size, settings.tries, None)
+        self.speaker = Speaker(self.model, self.processor, self.limits, settings.together, settings.tries, None)
         self.rate = int(self.model.generation_config.sample_rate)
         self.tags = Tags.synthetic(settings.model_name)
 
@@ -245,7 +245,7 @@ class Worker:
         """A row's pieces as one speech, as `Narrator` gives it; it also finds a voice where a text of several pieces has none."""
         spoken: list[Spoken]
         if pieces is None:
-            narrator = Narrator(self.model, self.processor, batch_size=self.batch_size, limits=self.limits)
+            narrator = Narrator(self.model, self.processor, batch_size=self.settings.together, limits=self.limits)
             settings: dict[str, Any] = {"seed": row.seed, "tries": self.settings.tries, "progress": False}
             spoken = list(narrator(script, self._voice(row), **settings, **self.settings.options))
         else:
@@ -253,10 +253,8 @@ class Worker:
             spoken = list(Joiner(self.rate).join(pieces, script.lead_pause or 0.0))
         if not any(len(one.audio) for one in spoken):
             return f"nothing was said: {'; '.join(doubt.reason for one in spoken for doubt in one.doubts)}"
-        last = script[-1]
-        end = pause_after(last) if "[pause" in last.gap.lower() else 0.0
-        audio = np.concatenate([*audio_of(spoken), np.zeros(round(end * self.rate), np.float32)])
-        return Made(np.rint(audio.clip(-1, 1) * 32768.0).clip(-32768, 32767).astype(np.int16), spoken)
+        audio = np.concatenate([*audio_of(spoken), np.zeros(round(final_pause(script[-1]) * self.rate), np.float32)])
+        return Made(as_int16(audio), spoken)
 
 
 def _singles(bucket: Bucket) -> Iterator[Bucket]:

@@ -89,6 +89,11 @@ def pause_after(piece: Piece) -> float:
     return _STOP_PAUSES.get(piece.text.rstrip(_CLOSING)[-1:], _CLAUSE if piece.boundary == "clause" else _SENTENCE)
 
 
+def final_pause(last: Piece) -> float:
+    """Seconds of silence behind the last piece of all: those of a mark in the text."""
+    return pause_after(last) if "[pause" in last.gap.lower() else 0.0
+
+
 @dataclass(frozen=True)
 class Joiner:
     """Puts pieces one after the other.

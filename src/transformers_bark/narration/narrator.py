@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .. import output_files
 from ..audio_streams import AudioStream, Tags, check_ending, open_audio
 from ..voices import VoicePreset
-from .joining import Joiner, Spoken, audio_of, pause_after
+from .joining import Joiner, Spoken, audio_of, final_pause, pause_after
 from .limits import Limits
 from .pieces import Piece, Script
 from .readers import read
@@ -248,8 +248,7 @@ class Narration:
     @property
     def final_pause(self) -> float:
         """Seconds of silence behind the last piece: those of a mark in the text."""
-        last = self.script[-1]
-        return pause_after(last) if "[pause" in last.gap.lower() else 0.0
+        return final_pause(self.script[-1])
 
     def write(
         self,

@@ -47,7 +47,7 @@ class Memory:
 
     def keep(self, request: Request, finished: Finished, verified: bool, with_voice: bool, again: bool = False) -> None:
         """Keeps a piece until it is taken."""
-        audio = np.rint(finished.audio * 32768.0).astype(np.int16)  # half of the memory
+        audio = audio_files.as_int16(finished.audio)  # half of the memory
         self._finished[request.piece.number] = replace(
             finished, audio=audio, voice=finished.voice if with_voice else None
         )
@@ -278,7 +278,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_flac(path: Path, audio: np.ndarray, sampling_rate: int) -> None:
-    audio_files.write_audio(path, np.rint(audio * 32768.0).astype(np.int16), sampling_rate)
+    audio_files.write_audio(path, audio_files.as_int16(audio), sampling_rate)
 
 
 Store = Memory | WorkFolder

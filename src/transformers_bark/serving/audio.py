@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..audio_files import as_int16
+
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 MEDIA_TYPES: dict[str, str] = {
@@ -62,11 +64,6 @@ _CODINGS = {
 }
 
 
-def as_int16(audio: np.ndarray) -> np.ndarray:
-    """float32 [samples] in [-1, 1] -> int16, louder samples clipped."""
-    return np.rint(audio * 32768.0).clip(-32768, 32767).astype("<i2")
-
-
 class Encoder:
     """One stream of encoded audio.
 
@@ -92,7 +89,7 @@ class Encoder:
         if self._av is not None:
             return self._av.add(audio)
         head, self._head = self._head, b""
-        return head + as_int16(audio).tobytes()
+        return head + as_int16(audio).astype("<i2").tobytes()
 
     def finish(self) -> bytes:
         """The rest of the stream."""

@@ -24,7 +24,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from .scheduler import Job, Options, Scheduler, StoppedError, Take
+from .scheduler import Job, Scheduler, StoppedError, Take
 from .service import Service, ServiceLimits
 
 logger = logging.getLogger("transformers_bark.serving")
@@ -113,8 +113,6 @@ class _Loaded:
     """A model in a replica."""
 
     def __init__(self, source: str, arguments: Arguments) -> None:
-        import torch
-
         from ..engines import EngineChoice
         from ..low_memory import load_with_engine
         from ..modeling_bark import BarkModel
@@ -122,7 +120,6 @@ class _Loaded:
         from ..processing_bark import BarkProcessor
 
         device = arguments.device or ("cuda" if arguments.gpus else "cpu")
-        torch.set_num_threads(arguments.cpus)
         model = load_with_engine(BarkModel, source, device, EngineChoice(arguments.engine, arguments.precision))
         self.aligner: Any = Aligner.of(model, BarkProcessor.from_pretrained(source))
         self.scheduler = Scheduler(model, arguments.slots).start()
@@ -181,12 +178,14 @@ class RemoteScheduler:
         """
         if not self.is_alive:
             raise StoppedError("the service is shutting down")
-        self._waiting += 1
+        with self._lock:
+            self._waiting += 1
         self._pool.submit(self._run, job)
         return job
 
     def _run(self, job: Job) -> None:
-        self._waiting -= 1
+        with self._lock:
+            self._waiting -= 1
         fields = ("caller", "input_ids", "attention_mask", "voice", "options", "seed")
         told = {name: getattr(job, name) for name in fields}
         for attempt in range(RETRIES + 1):
@@ -397,6 +396,3 @@ def app(args: Arguments) -> Any:
         graceful_shutdown_timeout_s=args.drain,
     )
     return ingress.bind(replicas.bind(args), args)
-
-
-__all__ = ["Arguments", "Ingress", "ManyModels", "Options", "RemoteScheduler", "Replica", "app"]

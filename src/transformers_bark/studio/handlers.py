@@ -20,15 +20,15 @@ import numpy as np
 import torch
 
 from .. import codec
+from ..audio_files import as_int16
 from ..detection.detect import Detection
-from ..serving.audio import as_int16
 from ..serving.errors import ServiceError
 from ..serving.recordings import Recordings
 from ..serving.voices import RANDOM
 from . import plots
 from .making import STAGES, FieldError, Heard, Making, Progress, StoppedError, Studio, Wish
 from .streamed import as_bytes
-from .takes import AUDIO_ENDINGS, SUBTITLE_ENDINGS, Session, Take
+from .takes import AUDIO_ENDINGS, SUBTITLE_ENDINGS, Session, Take, shortened
 
 Parts = dict[str, Any]
 """New values by the names of the page's parts; what is not named stays."""
@@ -163,11 +163,10 @@ class Handlers:
     def shown(self, take: Take, session: Session, autoplay: bool = False) -> Parts:
         """Everything that the page shows of a take."""
         session.current = take.number
-        name = f"{_slug(take.text)}-{take.number}.wav"
-        path = take.write(session.folder / name, self.studio.name)
+        path = self._wav(take, session)
         return {
             "result": gr.update(visible=True),
-            "player": gr.update(value=str(path), autoplay=autoplay, label=f"Take {take.number}"),
+            "player": gr.update(value=path, autoplay=autoplay, label=f"Take {take.number}"),
             "facts": _facts(take),
             "words": plots.words(take.spoken),
             "pictures": plots.waveform(take.audio, take.rate) + plots.mel_spectrogram(take.audio, take.rate),
@@ -200,8 +199,12 @@ class Handlers:
         """The audio of one of the two to compare."""
         if number is None:
             return None
-        take = _take(session, number)
-        return str(take.write(session.folder / f"take-{take.number}.wav", self.studio.name))
+        return self._wav(_take(session, number), session)
+
+    def _wav(self, take: Take, session: Session) -> str:
+        """The file that the page plays, written once."""
+        path = session.folder / f"{_slug(take.text)}-{take.number}.wav"
+        return str(path if path.exists() else take.write(path, self.studio.name))
 
     def go_on(self, session: Session) -> Parts:
         """The next text will be said in the voice of the take that is shown, going on from it."""
@@ -377,18 +380,13 @@ def history(takes: list[Take]) -> str:
     if not takes:
         return '<p class="line">What you make is listed here until you close the page.</p>'
     rows = "".join(
-        f'<tr><td class="number">{take.number}</td><td class="text" dir="auto">{html.escape(_cut(take.text))}</td>'
+        f'<tr><td class="number">{take.number}</td><td class="text" dir="auto">{html.escape(shortened(take.text, 140))}</td>'
         f'<td data-label="voice">{html.escape("none" if take.voice == RANDOM else take.voice)}</td>'
         f'<td data-label="seed">{take.seed}</td><td data-label="length">{take.seconds:.1f} s</td></tr>'
         for take in reversed(takes)
     )
     head = "<tr><th>#</th><th>text</th><th>voice</th><th>seed</th><th>length</th></tr>"
     return f'<table class="takes"><thead>{head}</thead><tbody>{rows}</tbody></table>'
-
-
-def _cut(text: str) -> str:
-    joined = " ".join(text.split())
-    return joined if len(joined) <= 140 else f"{joined[:139].rstrip()}…"
 
 
 def verdict(found: Detection) -> str:

@@ -27,7 +27,7 @@ from ..serving.speech import TARGET, TRIES, SharedProcessor
 from ..serving.voices import DEFAULT, RANDOM
 from ..unknown_text import known_text
 from ..voices import VoicePreset
-from .takes import Session, StudioLimits, Take
+from .takes import Session, StudioLimits, Take, shortened
 
 KINDS = {"Text": "text", "Script": "script"}
 """How a text may be read, by the names on the page."""
@@ -234,8 +234,7 @@ def _sentence(message: str) -> str:
 
 
 def _short(text: str) -> str:
-    joined = " ".join(text.split())
-    return repr(joined if len(joined) <= 40 else joined[:39] + "…")
+    return repr(shortened(text, 40))
 
 
 class _KeepingSpeaker(Speaker):

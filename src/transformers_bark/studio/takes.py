@@ -35,6 +35,12 @@ SUBTITLE_ENDINGS = (".srt", ".vtt")
 _VOICE_SECONDS = 10.0  # of a long take, that are gone on from: what `Narrator` carries
 
 
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of a text, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 @dataclass(frozen=True, eq=False)
 class Take:
     """Finished speech.
@@ -71,8 +77,7 @@ class Take:
     @property
     def title(self) -> str:
         """The take in a few words, for lists."""
-        text = " ".join(self.text.split())
-        return f"{self.number} · {text if len(text) <= 40 else text[:39].rstrip() + '…'}"
+        return f"{self.number} · {shortened(self.text, 40)}"
 
     def voice_preset(self, config: Any) -> VoicePreset | None:
         """The voice to go on in: that of the last speaker, whose pieces are taken until they are long enough.
@@ -170,16 +175,11 @@ class Session:
         Raises:
             ServiceError: a bad name, one that is taken, too many, or data that is no voice of this checkpoint.
         """
+        folder = self.folder / "voices"
         with self._lock:
-            self._open_voices()
+            if self.voices.most != MOST_VOICES:  # from the first voice on there is a folder for them
+                self.voices = Voices(self._processor, self._config, folder, MOST_VOICES)
         return self.voices.add(name.strip(), data).name
-
-    def _open_voices(self) -> None:
-        """From the first voice on there is a folder for them."""
-        if self.voices.most != MOST_VOICES:
-            if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="bark-studio-"))
-            self.voices = Voices(self._processor, self._config, self._folder / "voices", MOST_VOICES)
 
     def close(self) -> None:
         """Ends what is being made and deletes the files."""

@@ -77,11 +77,10 @@ def _carry_positions(
     source, target = before.position_embeds_layer.weight, model.position_embeds_layer.weight
     prompt = old.coarse_acoustics_config.max_coarse_input_length
     pace = old.coarse_acoustics_config.n_coarse_codebooks / new.coarse_acoustics_config.n_coarse_codebooks
-    place = prompt + (torch.arange(len(target)) - prompt).clamp_min(0) * pace
-    place = torch.where(torch.arange(len(target)) < prompt, torch.arange(len(target)), place).clamp_max(len(source) - 1)
-    low = place.floor().long()
-    part = (place - low)[:, None]
-    target.copy_((1 - part) * source[low] + part * source[(low + 1).clamp_max(len(source) - 1)])
+    number, last = torch.arange(len(target)), len(source) - 1
+    place = torch.where(number < prompt, number, prompt + (number - prompt) * pace).clamp_max(last)
+    low = place.long()
+    target.copy_(torch.lerp(source[low], source[(low + 1).clamp_max(last)], (place - low)[:, None]))
 
 
 @torch.no_grad()

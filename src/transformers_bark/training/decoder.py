@@ -19,16 +19,38 @@ from .data import as_float
 from .semantic_tokenizer import WordLoss
 
 
+class HearingLoss(nn.Module):
+    """How far decoded audio is from what was encoded: the codec's loss, and that of its words.
+
+    Args:
+        low_band_weight: of the waveform under 500 Hz, for a dB.
+        words: what tells how far the words are; None leaves them to the spectra.
+        word_weight: of that loss.
+    """
+
+    def __init__(self, sampling_rate: int, low_band_weight: float, words: WordLoss | None, word_weight: float) -> None:
+        super().__init__()
+        self.sound, self.low_band_weight = SoundLoss(sampling_rate), low_band_weight
+        self.words, self.word_weight = words, word_weight
+
+    def forward(self, decoded: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """Both [batch, 1, samples] -> {"loss": scalar, and its parts}."""
+        parts = self.sound(decoded, audio)
+        loss = parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]
+        if self.words is not None:
+            parts["words"] = self.words(decoded[:, 0], audio[:, 0])
+            loss = loss + self.word_weight * parts["words"]
+        return {"loss": loss, **parts}
+
+
 class DecoderForTraining(nn.Module):
     """The decoder with the loss of the codec, and the moving average of its weights.
 
     Args:
         codec: only its decoder is trained.
         n_context: frames at the start of a crop that only warm the decoder's memory up.
-        low_band_weight: of the waveform under 500 Hz, for a dB.
         decay: of the average, a step.
-        words: what tells how far the words are; None leaves them to the spectra.
-        word_weight: of that loss.
+        low_band_weight, words, word_weight: see `HearingLoss`.
     """
 
     def __init__(
@@ -45,9 +67,7 @@ class DecoderForTraining(nn.Module):
         self.average = AveragedModel(codec.decoder, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.codec.decoder.requires_grad_(True)
         self.n_context = n_context
-        self.low_band_weight = low_band_weight
-        self.sound_loss = SoundLoss(codec.config.sampling_rate)
-        self.words, self.word_weight = words, word_weight
+        self.loss = HearingLoss(codec.config.sampling_rate, low_band_weight, words, word_weight)
 
     def forward(self, codes: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """codes: [batch, codebook, frame]; audio: [batch, samples], the frames' own -> {"loss": scalar}."""
@@ -57,12 +77,8 @@ class DecoderForTraining(nn.Module):
         with torch.no_grad():
             latent = self.codec.quantizer.decode(codes.transpose(0, 1))
         decoded = self.codec.decoder(latent)[..., start : audio.shape[-1]]
-        parts = self.sound_loss(decoded, audio[:, None, start:])
-        loss = parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]
-        if self.words is not None:
-            parts["words"] = self.words(decoded[:, 0], audio[:, start:])
-            loss = loss + self.word_weight * parts["words"]
-        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
+        parts = self.loss(decoded, audio[:, None, start:])
+        return {name: part if name == "loss" else part.detach() for name, part in parts.items()}
 
     def export(self) -> EncodecModel:
         """The codec with the average of the decoders that there were."""

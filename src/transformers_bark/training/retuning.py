@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import EncodecModel
 from vector_quantize_pytorch import ResidualVQ
 
-from .codec import SoundLoss, set_codebook
+from .codec import set_codebook
+from .decoder import HearingLoss
 from .semantic_tokenizer import WordLoss
 
 _PARTS = ("encoder", "decoder")
@@ -45,14 +46,15 @@ class CodecRetuning(nn.Module):
         decay: float = 0.998,
     ) -> None:
         super().__init__()
-        self.codec, self.words, self.sound_loss = codec, words, SoundLoss(codec.config.sampling_rate)
+        self.codec = codec
+        self.loss = HearingLoss(codec.config.sampling_rate, low_band_weight, words, word_weight)
         for layer in codec.encoder.layers[:n_kept]:
             layer.requires_grad_(False)
         keep = get_ema_multi_avg_fn(decay)
         self.averages: Any = nn.ModuleDict(
             {name: AveragedModel(getattr(codec, name), multi_avg_fn=keep).requires_grad_(False) for name in _PARTS}
         )
-        self.n_context, self.word_weight, self.low_band_weight = n_context, word_weight, low_band_weight
+        self.n_context = n_context
         books: Any = codec.quantizer.layers
         self.quantizer = ResidualVQ(
             dim=codec.config.hidden_size,
@@ -79,16 +81,9 @@ class CodecRetuning(nn.Module):
         quantized, _, commitment = self.quantizer(latent.transpose(1, 2))
         start = self.n_context * (audio.shape[-1] // latent.shape[-1])
         decoded = self.codec.decoder(quantized.transpose(1, 2))[..., start : audio.shape[-1]]
-        parts = self.sound_loss(decoded, audio[:, None, start:])
-        parts["words"] = self.words(decoded[:, 0], audio[:, start:])
-        loss = (
-            parts["spectral"]
-            + 0.25 * parts["harmonic"]
-            + self.low_band_weight * parts["low_band"]
-            + self.word_weight * parts["words"]
-            + 0.25 * commitment.sum()
-        )
-        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
+        parts = self.loss(decoded, audio[:, None, start:])
+        loss = parts["loss"] + 0.25 * commitment.sum()
+        return {**{name: part.detach() for name, part in parts.items()}, "loss": loss}
 
     @torch.no_grad()
     def export(self) -> EncodecModel:

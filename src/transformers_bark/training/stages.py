@@ -77,10 +77,6 @@ class Recipe:
             return None
         return Recipe(self.folder / json.loads(path.read_text(encoding="utf-8"))["base"], self.runs)
 
-    def before(self) -> Recipe:
-        """The recipe whose models this one's go on from: its base, or itself."""
-        return self.base() or self
-
     def file(self, name: str) -> Path:
         """A file of the recipe, or of its base; it need not exist."""
         base, path = self.base(), self.folder / name
@@ -327,10 +323,8 @@ def train_coarse(recipe: Recipe) -> None:
     stage = config.coarse_acoustics_config
     model = BarkCoarseModel(BarkCoarseConfig(**recipe.settings("model")["coarse_acoustics_config"]))
     if "before" in settings:
-        before, old = (
-            BarkCoarseModel.from_pretrained(recipe.done(settings["before"])),
-            recipe.before().generation_config(),
-        )
+        before = BarkCoarseModel.from_pretrained(recipe.done(settings["before"]))
+        old = (recipe.base() or recipe).generation_config()
         shares = _coincidences(recipe, old.coarse_acoustics_config.n_coarse_codebooks)
         carry_coarse(model, before, shares, old, config)
     else:
