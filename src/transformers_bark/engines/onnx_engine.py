@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache as cache_result
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class OnnxDecoding:
         memory: keys and values of each layer, [row, head, room, head_dim].
         lengths: tokens of each row.
         storage: the arrays whose first rows the memory is; they may have room for more.
-        bindings: of the memory to the sessions that were used.
+        bindings: of the memory to the sessions that were used, by graph and whether the cache is written in place.
         read: tokens that were proposed and are read already, and the logits [1, token] after each.
         reach: tokens to propose next time: one more when all were chosen, one less when not.
     """
@@ -49,7 +49,7 @@ class OnnxDecoding:
     memory: list[Any]
     lengths: np.ndarray
     storage: list[np.ndarray] = field(default_factory=list)
-    bindings: dict[Any, Any] = field(default_factory=dict)
+    bindings: dict[tuple[str, bool], _Binding] = field(default_factory=dict)
     read: list[tuple[int, Tensor]] = field(default_factory=list)
     reach: int = 4
 
@@ -183,47 +183,81 @@ class OnnxCausal:
             self.heads[span] = np.ascontiguousarray(_float(self.model.lm_head.weight[tokens_of(span)]))
         return self.heads[span]
 
-    def _binding(self, graph: str, state: OnnxDecoding, in_place: bool) -> Any:
+    def _binding(self, graph: str, state: OnnxDecoding, in_place: bool) -> _Binding:
         """A binding in which the cache is written where it is read, or else returned."""
-        if (graph, in_place) in state.bindings:
-            return state.bindings[graph, in_place]
-        binding = state.bindings[graph, in_place] = self.sessions[graph].io_binding()
-        binding.bind_output("out")  # the first of the outputs
-        for number, value in enumerate(state.memory):
-            name = f"{'kv'[number % 2]}{number // 2}"
-            binding.bind_ortvalue_input(f"past_{name}", value)
-            if in_place:
-                binding.bind_ortvalue_output(f"present_{name}", value)
-            else:
-                binding.bind_output(f"present_{name}")
-        return binding
+        if (graph, in_place) not in state.bindings:
+            state.bindings[graph, in_place] = _Binding(self.sessions[graph], state.memory, in_place)
+        return state.bindings[graph, in_place]
 
     def _run(self, graph: str, state: OnnxDecoding, embeds: np.ndarray, span: Span, every: bool = False) -> Tensor:
         """Embeddings [row, token, hidden] -> logits after the last of each row, or after `every` one of a row."""
         n_rows, n_tokens = embeds.shape[:2]
         is_apart = self.dtype == np.int8 and graph in READS_PROMPTS and n_tokens == state.lengths.max()
         binding = self._binding(graph, state, not is_apart)
-        rows, places = np.arange(n_rows), np.full(n_rows, n_tokens - 1)
-        if every:
-            rows, places = np.zeros(n_tokens, np.int64), np.arange(n_tokens)
-        inputs = {  # a binding borrows their memory: they must live until it has run
-            "embeds": np.ascontiguousarray(embeds),
-            "cached": state.lengths - np.int32(1),
-            "total": np.array(state.lengths.max(), np.int32),
-            "asked": np.stack([rows, places], axis=1),
-        }
+        binding.give("embeds", embeds)
+        binding.give("cached", state.lengths - np.int32(1))
+        binding.give("total", state.lengths.max())
+        binding.give("asked", _asked(n_rows, n_tokens, every))
+        head = self.model.lm_head.weight if self.with_head else self._head(span)
         if not self.with_head:
-            inputs["head"] = self._head(span)
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        binding.bind_output("out")  # anew, as its width follows the span
-        self.sessions[graph].run_with_iobinding(binding)
-        made, *presents = binding.get_outputs()
-        out = torch.from_numpy(made.numpy().copy())  # the next step writes there
+            binding.lend("head", head)
+        out = torch.from_numpy(binding.run(n_tokens if every else n_rows, len(head)))
         if is_apart:  # a prompt for an int8 cache, which the graph has rounded
-            for memory, present in zip(state.memory, presents, strict=True):
-                memory.numpy()[:, :, :n_tokens] = present.numpy()
+            for memory, present in zip(state.memory, binding.presents(), strict=True):
+                memory.numpy()[:, :, :n_tokens] = present
         return out[:, tokens_of(span)] if self.with_head else out
+
+
+class _Binding:
+    """A session's inputs and outputs for a batch: what keeps its shape from step to step stays bound, and is written over."""
+
+    def __init__(self, session: Any, memory: Sequence[Any], in_place: bool) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._arrays: dict[str, np.ndarray] = {}  # a binding borrows their memory: they must live until it has run
+        self._binding.bind_output("out")  # the first of the outputs
+        for number, value in enumerate(memory):
+            name = f"{'kv'[number % 2]}{number // 2}"
+            self._binding.bind_ortvalue_input(f"past_{name}", value)
+            if in_place:
+                self._binding.bind_ortvalue_output(f"present_{name}", value)
+            else:
+                self._binding.bind_output(f"present_{name}")
+
+    def give(self, name: str, values: np.ndarray) -> None:
+        """An input of its own memory."""
+        kept = self._arrays.get(name)
+        if kept is not None and kept.shape == values.shape:
+            kept[...] = values
+        else:
+            self.lend(name, np.array(values, order="C"))
+
+    def lend(self, name: str, array: np.ndarray) -> None:
+        """An input that others hold too, and that is never written to."""
+        if self._arrays.get(name) is not array:
+            self._arrays[name] = array
+            self._binding.bind_cpu_input(name, array)
+
+    def run(self, n_asked: int, width: int) -> np.ndarray:
+        """The logits that were asked for, float32 [n_asked, width]."""
+        out = self._arrays.get("out")
+        if out is None or out.shape != (n_asked, width):
+            out = self._arrays["out"] = np.empty((n_asked, width), np.float32)
+            self._binding.bind_output("out", "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        self._session.run_with_iobinding(self._binding)
+        return out.copy()  # the next step writes there
+
+    def presents(self) -> list[np.ndarray]:
+        """Keys and values that were not written in place."""
+        return [value.numpy() for value in self._binding.get_outputs()[1:]]
+
+
+@lru_cache(maxsize=64)
+def _asked(n_rows: int, n_tokens: int, every: bool) -> np.ndarray:
+    """Rows and places of the tokens whose logits are asked for, int64 [asked, 2]."""
+    rows, places = np.arange(n_rows), np.full(n_rows, n_tokens - 1)
+    if every:
+        rows, places = np.zeros(n_tokens, np.int64), np.arange(n_tokens)
+    return np.stack([rows, places], axis=1)
 
 
 class OnnxFine:

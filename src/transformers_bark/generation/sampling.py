@@ -45,7 +45,12 @@ def _softmax(logits: Tensor) -> Tensor:
     """
     if logits.device.type != "cpu" or logits.ndim < 2 or not len(logits):
         return logits.softmax(-1)
-    return torch.stack([row.softmax(-1) for row in logits])
+    return _stacked([row.softmax(-1) for row in logits])
+
+
+def _stacked(rows: list[Tensor]) -> Tensor:
+    """[token] of each row -> [row, token]; one row alone is not copied."""
+    return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
 
 def _at_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -218,7 +223,7 @@ class Draws:
         """
         if probs.device.type != "cpu":  # a number for every token would have to be copied there
             return choose(probs, self.next_uniforms(stage, rows, probs.device))
-        return race(probs, torch.stack([self._waits(stage, row, probs.shape[-1], ahead) for row in rows]))
+        return race(probs, _stacked([self._waits(stage, row, probs.shape[-1], ahead) for row in rows]))
 
     def _waits(self, stage: str, row: int, count: int, ahead: int | None) -> Tensor:
         """The next draws from Exp(1) of a row, one for each token, or those after `ahead` others."""
