@@ -189,7 +189,8 @@ async def through(handles: list[Any], callers: int, each: int) -> dict[str, floa
         for turn in range(each):
             number = caller * each + turn
             began = time.monotonic()
-            samples += await chain(handles, number, SENTENCES[number % len(SENTENCES)])
+            made = await chain(handles, number, SENTENCES[number % len(SENTENCES)])
+            samples += made  # not in one line: others add to it meanwhile
             waits.append(time.monotonic() - began)
 
     began = time.monotonic()
