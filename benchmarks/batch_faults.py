@@ -12,6 +12,7 @@ many results as rows, no id twice, every SHA-256 that of the reference, and no f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 WORDS = "the sea was calm and two old boats went slowly home before night with bread for all of them"
 LIMIT = 20 << 20  # bytes of address space that a worker may still take: less than one batch does
@@ -54,22 +57,11 @@ def wait(process: subprocess.Popen[str]) -> str:
 
 def workers_of(driver: int) -> list[int]:
     """Processes of the pool that hold a model, below the driver."""
-    parents, names = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text().rpartition(")")[2].split()
-                names[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
-                parents[int(entry.name)] = int(status[1])
-            except OSError:
-                continue
     found = []
-    for pid, name in names.items():
-        above = pid
-        while above in parents and above != driver:
-            above = parents[above]
-        if above == driver and "MapWorker" in name:
-            found.append(pid)
+    for one in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "MapWorker" in " ".join(one.cmdline()):
+                found.append(one.pid)
     return found
 
 

@@ -35,8 +35,8 @@ def start(cores: int) -> Any:
     return ray
 
 
-def replicas(name: str = "") -> list[psutil.Process]:
-    """Processes of replicas, of all applications whose name begins with "bark" or of one deployment."""
+def replicas(name: str) -> list[psutil.Process]:
+    """Processes of replicas: ":Replica" of that deployment of the application "bark", "-" of all "bark-…" applications."""
     found = psutil.process_iter(["cmdline"])
     return [one for one in found if f"ServeReplica:bark{name}" in " ".join(one.info["cmdline"] or [])]
 

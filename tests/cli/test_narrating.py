@@ -81,9 +81,8 @@ def test_a_killed_run_goes_on_by_the_same_command(checkpoint: Path, tmp_path: Pa
     text.write_text(" ".join([TEXT] * 2))
     arguments = ["-f", str(text), "--model", str(checkpoint), "--seed", "1", "--batch-size", "1", "--tries", "0"]
     command = [sys.executable, "-m", "transformers_bark", *arguments, "-o", str(tmp_path / "killed.wav")]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1"
-    }  # as many threads as here: sums of others differ in the last bit
+    # as many threads as here: sums of others differ in the last bit
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     pieces = tmp_path / ".killed.wav.work" / "pieces"
     while process.poll() is None and len(list(pieces.glob("*.flac"))) < 2:

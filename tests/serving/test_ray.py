@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx2 as httpx
 import openai
+import psutil
 import pytest
 import yaml
 
@@ -106,12 +106,8 @@ class Cluster:
 
     def replicas(self) -> list[int]:
         """Processes of the model's replicas."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if b"ServeReplica:bark:Replica" in path.read_bytes():
-                    found.append(int(path.parent.name))
-        return found
+        found = psutil.process_iter(["cmdline"])
+        return [one.pid for one in found if "ServeReplica:bark:Replica" in " ".join(one.info["cmdline"] or [])]
 
     def until(self, holds: Any, seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds

@@ -198,10 +198,12 @@ class OnnxCausal:
         binding.give("cached", state.lengths - np.int32(1))
         binding.give("total", state.lengths.max())
         binding.give("asked", _asked(n_rows, n_tokens, every))
-        head = self.model.lm_head.weight if self.with_head else self._head(span)
+        width = self.model.config.output_vocab_size
         if not self.with_head:
+            head = self._head(span)
+            width = len(head)
             binding.lend("head", head)
-        out = torch.from_numpy(binding.run(n_tokens if every else n_rows, len(head)))
+        out = torch.from_numpy(binding.run(n_tokens if every else n_rows, width))
         if is_apart:  # a prompt for an int8 cache, which the graph has rounded
             for memory, present in zip(state.memory, binding.presents(), strict=True):
                 memory.numpy()[:, :, :n_tokens] = present

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..audio_files import as_int16
 from ..unknown_text import known_text, says_something
 from ..voices import VoicePreset
 from .alignment import Aligner, Alignment, Word
@@ -100,7 +101,7 @@ def piece_seed(seed: int, piece: Piece, attempt: int = 0) -> int:
 
 def rounded(audio: np.ndarray) -> np.ndarray:
     """Audio as 16 bits hold it, float32 [samples]: what is kept on disk and what is not are then equal."""
-    return (np.rint(audio * 32768.0).clip(-32768, 32767) / 32768.0).astype(np.float32)
+    return as_int16(audio) / np.float32(32768)
 
 
 class Speaker:

@@ -34,13 +34,13 @@ class HearingLoss(nn.Module):
         self.words, self.word_weight = words, word_weight
 
     def forward(self, decoded: Tensor, audio: Tensor) -> dict[str, Tensor]:
-        """Both [batch, 1, samples] -> {"loss": scalar, and its parts}."""
+        """Both [batch, 1, samples] -> {"loss": scalar, and its parts, detached}."""
         parts = self.sound(decoded, audio)
         loss = parts["spectral"] + 0.25 * parts["harmonic"] + self.low_band_weight * parts["low_band"]
         if self.words is not None:
             parts["words"] = self.words(decoded[:, 0], audio[:, 0])
             loss = loss + self.word_weight * parts["words"]
-        return {"loss": loss, **parts}
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
 
 class DecoderForTraining(nn.Module):
@@ -77,8 +77,7 @@ class DecoderForTraining(nn.Module):
         with torch.no_grad():
             latent = self.codec.quantizer.decode(codes.transpose(0, 1))
         decoded = self.codec.decoder(latent)[..., start : audio.shape[-1]]
-        parts = self.loss(decoded, audio[:, None, start:])
-        return {name: part if name == "loss" else part.detach() for name, part in parts.items()}
+        return self.loss(decoded, audio[:, None, start:])
 
     def export(self) -> EncodecModel:
         """The codec with the average of the decoders that there were."""

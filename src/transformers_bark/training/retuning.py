@@ -82,8 +82,7 @@ class CodecRetuning(nn.Module):
         start = self.n_context * (audio.shape[-1] // latent.shape[-1])
         decoded = self.codec.decoder(quantized.transpose(1, 2))[..., start : audio.shape[-1]]
         parts = self.loss(decoded, audio[:, None, start:])
-        loss = parts["loss"] + 0.25 * commitment.sum()
-        return {**{name: part.detach() for name, part in parts.items()}, "loss": loss}
+        return {**parts, "loss": parts["loss"] + 0.25 * commitment.sum()}
 
     @torch.no_grad()
     def export(self) -> EncodecModel:
