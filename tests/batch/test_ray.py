@@ -80,7 +80,16 @@ def test_the_command_starts_a_cluster_and_ends_it(
     assert set(hashes(settings.out)) == {*(f"r{n}" for n in range(40)), "bad"}
     with pytest.raises(SystemExit):
         main([*command, "--ray", "local", "--workers", "0"])
-    assert main([*command, "--ray", "127.0.0.1:1"]) == 1  # nobody is there
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379"])
+def test_where_nobody_listens_there_is_no_cluster(
+    address: str, manifest: Path, settings: Settings, checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    command = ["batch", str(manifest), "--out", settings.out, "--model", str(checkpoint), "--engine", "torch"]
+    assert main([*command, "--ray", address]) == 1
+    assert f"there is no Ray cluster at '{address}'" in capfd.readouterr().err
 
 
 def test_a_worker_without_memory_makes_room_for_another(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

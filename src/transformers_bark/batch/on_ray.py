@@ -9,9 +9,11 @@ import json
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from .plan import Bucket
 from .settings import Settings
@@ -24,6 +26,8 @@ _MOST_BLOCKS = 20_000
 """Tasks that the driver keeps count of: of more buckets some share one."""
 
 _NO_MEMORY = 137  # the exit status of a process that the kernel has killed for its memory
+
+_PATIENCE = 10.0  # seconds for a cluster's machine to answer at all
 
 _OBJECT_STORE = 200_000_000  # bytes: only texts and entries go through it
 
@@ -70,6 +74,7 @@ class Cluster:
     def _connect(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self.address != LOCAL:
+            _check_somebody_listens(self.address)
             ray.init(address=self.address, **quiet)
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -127,6 +132,21 @@ class RayWorker:
             logger.warning("a worker is out of memory: another takes its place")
             os._exit(_NO_MEMORY)  # what holds the memory is not known: a new process has all of it
         return {"name": [bucket.name for bucket in buckets], "entries": entries}
+
+
+def _check_somebody_listens(address: str) -> None:
+    """Ray itself goes on trying for minutes.
+
+    Raises:
+        ConnectionError: nobody answers at the host and port of the address.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.port is None:  # as in "auto", where Ray looks for itself
+        return
+    try:
+        socket.create_connection((place.hostname or "", place.port), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise ConnectionError(f"there is no Ray cluster at {address!r}: {error.strerror or error}") from error
 
 
 def _cause(error: BaseException) -> str:

@@ -76,11 +76,12 @@ class Arguments(BaseModel):
 class Replica:
     """Holds models, each with a scheduler, and runs jobs."""
 
-    def __init__(self, arguments: Arguments) -> None:
+    async def __init__(self, arguments: Arguments) -> None:  # type: ignore[misc]  # Serve awaits it
         self._arguments, self._sources = arguments, arguments.sources()
         import torch
 
         torch.set_num_threads(arguments.cpus)
+        await self.load(next(iter(self._sources)))  # no job comes before it is there
 
     async def load(self, name: str) -> _Loaded:
         """A model by name, kept as `multiplexed` says."""
@@ -230,9 +231,6 @@ class RemoteScheduler:
             raise StoppedError("the service is shutting down")
         return self._calls.submit(function)
 
-    def warm_codec(self) -> None:
-        """A replica has done it when it has loaded."""
-
     def align(self, *given: Any) -> Any:
         """The alignment that a replica finds."""
         return self._handle.align.remote(self.name, *given).result()
@@ -263,16 +261,24 @@ class RemoteModel:
         self.aligner = scheduler.align if heads else None
 
 
+class RemoteService(Service):
+    """A service that is ready from the start: a job waits in Serve until a replica has loaded, and there may be none yet."""
+
+    def start(self) -> None:
+        self.scheduler.start()
+        self.is_ready = True
+
+
 class Ingress:
     """HTTP: the service's application, whose model is elsewhere."""
 
     def __init__(self, replicas: DeploymentHandle, arguments: Arguments) -> None:
-        self._services: dict[str, Service] = {}
+        self._services: dict[str, RemoteService] = {}
         for name, source in arguments.sources().items():
             self._services[name] = self._service(name, source, replicas, arguments)
         self._keys = arguments.api_key_file
 
-    def _service(self, name: str, source: str, replicas: DeploymentHandle, arguments: Arguments) -> Service:
+    def _service(self, name: str, source: str, replicas: DeploymentHandle, arguments: Arguments) -> RemoteService:
         from ..processing_bark import BarkProcessor
         from .voices import Voices
 
@@ -280,7 +286,7 @@ class Ingress:
         model = RemoteModel(source, scheduler)
         processor = BarkProcessor.from_pretrained(source)
         voices = Voices(processor, model.generation_config, arguments.voices and arguments.voices / name)
-        return Service(model, processor, name, voices, ServiceLimits(queue=arguments.queue), scheduler=scheduler)
+        return RemoteService(model, processor, name, voices, ServiceLimits(queue=arguments.queue), scheduler=scheduler)
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: N807 - the name is Serve's
         from .app import create_app

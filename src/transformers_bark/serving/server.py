@@ -99,7 +99,7 @@ def run(app: Any, service: Service, host: str, port: int, tell: Callable[[str, i
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address.
+    """A socket that takes connections at an address: who comes before the server runs waits, and is not refused.
 
     Raises:
         OSError: the address cannot be used; the error names it.
@@ -109,6 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen()
     except OSError as error:
         sock.close()
         raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
