@@ -40,9 +40,11 @@ def train(config: dict[str, Any]) -> None:
     model = BarkModel.from_pretrained(config["model"])
     trainer = train_stage("coarse", model, load_from_disk(config["data"]), config["output"], settings)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    result = None  # with it Ray keeps what is reported
     if ray.train.get_context().get_world_rank() == 0:
-        model.save_pretrained(Path(config["output"], "model"))
-    ray.train.report({"steps": trainer.state.global_step, "loss": losses[-1], "losses": losses})
+        model.save_pretrained(folder := Path(config["output"], "model"))
+        result = ray.train.Checkpoint.from_directory(folder)
+    ray.train.report({"steps": trainer.state.global_step, "loss": losses[-1], "losses": losses}, checkpoint=result)
 
 
 def main() -> None:

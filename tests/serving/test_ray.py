@@ -36,9 +36,14 @@ TEXT = "hello my dog"
 def test_config_files_say_what_there_is(path: Path) -> None:
     for application in yaml.safe_load(path.read_text()).get("applications", []):
         assert application["import_path"] == "transformers_bark.serving.ray:app"
-        Arguments(**application["args"])
-    with pytest.raises(ValueError, match="Extra inputs"):
-        Arguments(slotz=1)
+        app(application["args"])
+
+
+def test_the_command_gives_its_arguments_as_text() -> None:
+    app({"slots": "4", "max_replicas": "3"})
+    for wrong in ({"slotz": "1"}, {"slots": "0"}, {"slots": "many"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            app(wrong)
 
 
 def ask(app: Any, path: str, body: bytes | None = None, method: str = "POST") -> tuple[int, bytes]:

@@ -375,8 +375,16 @@ class ManyModels:
         await app(scope, again, send)
 
 
-def app(args: Arguments) -> Any:
-    """The application that `serve run` and config files name."""
+def app(args: Arguments | dict[str, Any]) -> Any:
+    """The application that `serve run` and config files name.
+
+    Args:
+        args: a dict from those two, whose values may be text.
+
+    Raises:
+        ValueError: an argument is unknown or has no sense.
+    """
+    args = Arguments.model_validate(args)
     # the decorator takes its number when the class is made, and the number is an argument
     load = serve.multiplexed(max_num_models_per_replica=args.models_per_replica)(Replica.load)
     replicas = serve.deployment(
