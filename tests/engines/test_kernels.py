@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +141,30 @@ def test_unlike_processors_share_a_cache(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(list(tmp_path.iterdir())) == expected, "each has its own graphs, and finds them again"
         codes = torch.randint(0, 32, (1, 12, 4), generator=torch.Generator().manual_seed(0))
         assert engine.forward(2, codes).isfinite().all()
+
+
+_BESIDE = """
+import sys
+import onnxruntime
+from tests.engines.test_kernels import kernels, np, product_graph
+from transformers_bark.engines.onnx_session import open_session, share_threads
+
+graph = product_graph(kernels.exact_weights("int8"), np.ones((8, 16), np.float32)).SerializeToString()
+if sys.argv[1] == "shared":
+    share_threads()
+ours = open_session(graph)
+theirs = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+value = {"value": np.ones((1, 16), np.float32)}
+assert np.array_equal(ours.run(None, value)[0], theirs.run(None, value)[0])
+"""
+
+
+def test_others_open_sessions_beside_ours() -> None:
+    """In a process that is not ours alone; where threads are shared, ONNX Runtime itself refuses them."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    for threads, status in (("own", 0), ("shared", 1)):
+        command = [sys.executable, "-c", _BESIDE, threads]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+    assert "use_per_session_threads must be false" in done.stderr

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..engines.onnx_session import share_threads
 from .plan import Bucket
 from .settings import Settings
 from .worker import Entry, OutOfMemoryError, Worker
@@ -122,6 +123,7 @@ class RayWorker:
     """A worker as an actor of Ray Data."""
 
     def __init__(self, settings: str) -> None:
+        share_threads()
         self._worker = Worker(Settings.from_json(settings), is_replaced=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:

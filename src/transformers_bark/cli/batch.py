@@ -87,6 +87,8 @@ def _batch(options: argparse.Namespace, clock: Clock, state: argparse.Namespace)
     source = models.model_source(options)
     with quiet_interrupts():
         from ..batch import run as run_batch
+        from ..engines.onnx_session import share_threads
+    share_threads()
     models.set_up_logging(quiet=True, bars=False)
     warnings.simplefilter("ignore", UserWarning)  # of single texts: what is wrong with one is told with its row
     summary = run_batch(

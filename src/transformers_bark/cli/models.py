@@ -84,9 +84,11 @@ def load_model(source: str, dtype: str, device: Any, choice: EngineChoice, *, al
     import torch
     from transformers import AutoConfig
 
+    from ..engines.onnx_session import share_threads
     from ..low_memory import find_weights, load_with_engine
     from ..modeling_bark import BarkModel
 
+    share_threads()
     config = AutoConfig.from_pretrained(source)
     if config.model_type != BarkModel.config_class.model_type:
         raise ValueError(f"{source} is a model of type {config.model_type!r}, not 'bark'")

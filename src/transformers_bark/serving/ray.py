@@ -115,11 +115,13 @@ class _Loaded:
 
     def __init__(self, source: str, arguments: Arguments) -> None:
         from ..engines import EngineChoice
+        from ..engines.onnx_session import share_threads
         from ..low_memory import load_with_engine
         from ..modeling_bark import BarkModel
         from ..narration.alignment import Aligner
         from ..processing_bark import BarkProcessor
 
+        share_threads()
         device = arguments.device or ("cuda" if arguments.gpus else "cpu")
         model = load_with_engine(BarkModel, source, device, EngineChoice(arguments.engine, arguments.precision))
         self.aligner: Any = Aligner.of(model, BarkProcessor.from_pretrained(source))
