@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[2]
     ("arguments", "said"),
     [
         (["--port", "70000"], "70000"),
-        (["--max-characters", "0"], "--max-characters"),
         (["--model", "./missing"], "./missing"),
     ],
 )
@@ -24,6 +23,13 @@ def test_bad_values_are_told_before_anything_is_loaded(
 ) -> None:
     assert main(["studio", *arguments]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["--max-characters", "--queue"])
+def test_limits_are_counts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["studio", name, "0"])
+    assert f"{name}: expected a whole number of at least 1, got '0'" in capsys.readouterr().err
 
 
 def test_the_space_builds_its_page(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

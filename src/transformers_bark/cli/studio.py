@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from . import listening, models, older
-from .parsing import Parser, positive, whole_number
+from .parsing import Parser, count, positive
 from .running import Clock, guarded, quiet_interrupts, say_line
 
 EXAMPLES = (
@@ -31,9 +31,9 @@ def build_parser() -> Parser:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     models.add_engine(parser)
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-characters", type=whole_number, default=4096, help="of a text (default: 4096)")
+    limits.add_argument("--max-characters", type=count, default=4096, help="of a text (default: 4096)")
     limits.add_argument("--seconds", type=positive, default=900.0, help="that a take may take (default: 900)")
-    limits.add_argument("--queue", type=whole_number, default=32, help="visitors who wait for the model (default: 32)")
+    limits.add_argument("--queue", type=count, default=32, help="visitors who wait for the model (default: 32)")
     return parser
 
 
@@ -44,9 +44,6 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
 
 def _open(options: argparse.Namespace, clock: Clock) -> None:
     listening.check_address(options)
-    for name in ("max_characters", "queue"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     source = models.model_source(options)
     with quiet_interrupts():
         try:
