@@ -115,7 +115,8 @@ def test_gpu_measures_everything_into_one_folder(gpu: ModuleType, tmp_path: Path
     assert set(kinds) == {*("environment", "ceilings", "check", "speed", "stream", "parity", "logits", "step")}
     assert kinds.count("speed") == 5 * 2  # implementations and numbers of rows
     equal = [result for result in kept["results"] if result["kind"] == "parity" and result["precision"] == "fp32"]
-    assert len(equal) == 3 and all(0 < result["equal"] == result["tokens"] for result in equal)
+    assert [result["stage"] for result in equal] == ["semantic", "fine"]  # stock has no third coarse codebook
+    assert all(0 < result["equal"] == result["tokens"] for result in equal)
     report = (tmp_path / "report.md").read_text()
     assert "a trial on a CPU" in report and "2 of 2 that ran hold" in report
     assert re.search(

@@ -231,7 +231,8 @@ def steps_replay_after_many_shapes(device: str) -> None:
 
 def the_codec_decodes_rows_together(device: str) -> None:
     model = _nano()[0].codec_model
-    rows = [torch.randint(0, 512, (8, n), generator=torch.Generator().manual_seed(n)) for n in (140, 1, 0, 30)]
+    books, generator = len(model.quantizer.layers), torch.Generator().manual_seed(0)
+    rows = [torch.randint(0, model.config.codebook_size, (books, n), generator=generator) for n in (140, 1, 0, 30)]
     with torch.no_grad():
         exact = codec.decode(model, rows)
         there = codec.decode_together(copy.deepcopy(model).to(device), [row.to(device) for row in rows])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import EncodecModel
 
 from tests.training.tones import ToneTeacher
@@ -18,7 +19,7 @@ from transformers_bark.configuration_bark import BarkCoarseConfig, BarkFineConfi
 from transformers_bark.modeling_bark import BarkCoarseModel, BarkFineModel
 from transformers_bark.training import __main__ as command
 from transformers_bark.training import data
-from transformers_bark.training.stages import SHARED, STAGES, Recipe, run
+from transformers_bark.training.stages import SHARED, STAGES, Recipe, _repeated, run
 
 _TRAINING = {"seed": 1, "max_steps": 3, "per_device_train_batch_size": 2, "warmup_steps": 1, "save_steps": 2}
 _SMALL = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "bias": False}
@@ -214,7 +215,7 @@ def test_the_variants_of_nano_change_settings_that_there_are(name: str) -> None:
     for path in (NANO / name).glob("*.json"):
         if path.stem != "recipe" and path.stem not in new:
             settings, known = variant.settings(path.stem), base.settings(path.stem)
-            extra = {"quantizer", "before", "word_weight"}  # they have defaults
+            extra = {"quantizer", "before", "word_weight", "repeats"}  # they have defaults
             assert set(settings) - extra == set(known), path
             if "training" in known:
                 assert set(settings["training"]) == set(known["training"]), path
@@ -223,3 +224,9 @@ def test_the_variants_of_nano_change_settings_that_there_are(name: str) -> None:
         decay = training.get("lr_scheduler_kwargs", {}).get("num_decay_steps", 0)
         assert training["warmup_steps"] + decay <= training["max_steps"], stage
     assert variant.retunes() == (name == "words")
+
+
+def test_voices_may_be_seen_more_often() -> None:
+    rows = Dataset.from_dict({"voice": ["a", "b", "a"], "id": ["0", "1", "2"]})
+    assert _repeated(rows, {})["id"] == ["0", "1", "2"]
+    assert _repeated(rows, {"b": 3})["id"] == ["0", "1", "1", "1", "2"]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,12 @@ def _all_encoded(recipe: Recipe) -> Dataset:
     return concatenate_datasets(teacher_data.load_shards(recipe.runs / "encoded"))
 
 
+def _repeated(rows: Dataset, repeats: dict[str, int]) -> Dataset:
+    """The rows, those of the named voices as many times as they have there: a voice that is harder to say is seen more."""
+    voices = np.asarray(rows["voice"])
+    return rows.select(np.repeat(np.arange(len(rows)), [repeats.get(voice, 1) for voice in voices]))
+
+
 def _coincidences(recipe: Recipe, n_codebooks: int, n_rows: int = 400) -> list[torch.Tensor]:
     """For each codebook how the codes of `codec`, on which the weights before were trained, coincide with the new ones."""
     codec_model = EncodecModel.from_pretrained(recipe.done("codec")).eval()
@@ -330,7 +337,7 @@ def train_coarse(recipe: Recipe) -> None:
     else:
         initialize_positions(model, stage.max_coarse_input_length, 1 / targets.ratio)
     wrapped = CoarseForTraining(model, settings["guided"], settings["guidance"], settings.get("guided_steps"))
-    _train(recipe, "coarse", wrapped, _encoded(recipe), targets, seconds=1.65)
+    _train(recipe, "coarse", wrapped, _repeated(_encoded(recipe), settings.get("repeats", {})), targets, seconds=1.65)
     model.save_pretrained(recipe.done("coarse"))
 
 
@@ -406,7 +413,8 @@ def export(recipe: Recipe) -> None:
     path = draft / "config.json"
     output_files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"})
     tokenizer = AutoTokenizer.from_pretrained(recipe.done("text_tokenizer"))
-    BarkProcessor(tokenizer, _save_voices(recipe, draft)).save_pretrained(draft)
+    with TemporaryDirectory() as voices:
+        BarkProcessor(tokenizer, _save_voices(recipe, Path(voices))).save_pretrained(draft)
     for file in ("tokenizer.json", "generation_config.json"):  # most of both are spaces
         content = json.loads((draft / file).read_text(encoding="utf-8"))
         output_files.write_text(draft / file, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
