@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from tests.narration.speech import TEXT, tiny_narrator
 from transformers_bark.narration import Narrator
@@ -43,6 +45,7 @@ def in_a_child(action: Any, kill_after: float) -> int | None:
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
+        tqdm.set_lock(threading.RLock())  # the bars' own is shared with this process, and would be held for ever by one that is killed
         try:
             action()
         except BaseException:
