@@ -153,7 +153,7 @@ def parity(job: dict[str, Any], report: Report) -> None:
         for name, own in job["rows"].items():
             stages = Stages({**base, **own})
             counts = token_counts(stages, job["seconds"])
-            if stages.model.generation_config.coarse_acoustics_config.n_coarse_codebooks != 2:
+            if stages.configs["coarse"].n_coarse_codebooks != 2:
                 compared = [
                     stage for stage in compared if stage != "coarse"
                 ]  # stock alternates between two, whatever is asked
