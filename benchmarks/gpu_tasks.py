@@ -149,20 +149,18 @@ def parity(job: dict[str, Any], report: Report) -> None:
     for precision in ("fp32", "bf16"):
         base = {**job, "greedy": True, "precision": precision}
         said: dict[str, dict[str, Tensor]] = {}
-        compared = job["stages"]
         for name, own in job["rows"].items():
             stages = Stages({**base, **own})
             counts = token_counts(stages, job["seconds"])
-            if stages.configs["coarse"].n_coarse_codebooks != 2:
-                compared = [
-                    stage for stage in compared if stage != "coarse"
-                ]  # stock alternates between two, whatever is asked
+            # stock's coarse stage alternates between two codebooks, however many there are
+            is_stocks = stages.configs["coarse"].n_coarse_codebooks == 2
+            compared = [stage for stage in job["stages"] if stage != "coarse" or is_stocks]
             said[name] = {stage: getattr(stages, stage)(2, counts[stage])().cpu() for stage in compared}
             del stages
         stock, *others = said
         for name in others:
-            for stage in compared:
-                ours, theirs = said[name][stage], said[stock][stage]
+            for stage, theirs in said[stock].items():
+                ours = said[name][stage]
                 same = ours == theirs if ours.shape == theirs.shape else torch.zeros(1, dtype=torch.bool)
                 report(
                     {

@@ -39,7 +39,7 @@ def test_a_stream_is_its_own_codes_and_the_coarse_codes_of_the_whole_run(voiced:
     audio = torch.cat([piece.audio for piece in pieces])
     assert len(pieces) > 3
     assert torch.allclose(audio, codec.decode(model.codec_model, [codes])[0], atol=1e-5)
-    assert torch.equal(codes[: len(whole.coarse_codes[0])], whole.coarse_codes[0])
+    assert torch.equal(codes[:2], whole.coarse_codes[0])
     assert len(audio) == int(whole.audio_lengths[0])
     assert all(piece.fine_codes.shape[1] >= 8 for piece in pieces[1:-1])  # 0.2 s of 40 frames a second
 
@@ -86,5 +86,5 @@ def test_the_embedded_checkpoint_streams_nearly_what_it_says_whole() -> None:
     whole = model.generate(**inputs, seed=1, fine_temperature=None, return_dict_in_generate=True)
     pieces = list(model.generate_stream(**inputs, seed=1, fine_temperature=None, return_dict_in_generate=True))
     codes = torch.cat([piece.fine_codes for piece in pieces], dim=1)
-    assert torch.equal(codes[: len(whole.coarse_codes[0])], whole.coarse_codes[0])
+    assert torch.equal(codes[:3], whole.coarse_codes[0])
     assert (codes == whole.fine_codes[0]).float().mean() > 0.6

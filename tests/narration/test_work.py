@@ -45,9 +45,8 @@ def in_a_child(action: Any, kill_after: float) -> int | None:
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
-        tqdm.set_lock(
-            threading.RLock()
-        )  # the bars' own is shared with this process, and would be held for ever by one that is killed
+        # the bars' own lock is shared with the parent, and one that is killed would hold it for ever
+        tqdm.set_lock(threading.RLock())
         try:
             action()
         except BaseException:

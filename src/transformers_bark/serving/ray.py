@@ -275,12 +275,12 @@ class Ingress:
     """HTTP: the service's application, whose model is elsewhere."""
 
     def __init__(self, replicas: DeploymentHandle, arguments: Arguments) -> None:
-        self._services: dict[str, RemoteService] = {}
+        self._services: dict[str, Service] = {}
         for name, source in arguments.sources().items():
             self._services[name] = self._service(name, source, replicas, arguments)
         self._keys = arguments.api_key_file
 
-    def _service(self, name: str, source: str, replicas: DeploymentHandle, arguments: Arguments) -> RemoteService:
+    def _service(self, name: str, source: str, replicas: DeploymentHandle, arguments: Arguments) -> Service:
         from ..processing_bark import BarkProcessor
         from .voices import Voices
 
