@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 CACHE = Path(HF_HOME) / "transformers_bark" / "onnx"
 """Where graphs are kept unless another folder is named."""
 
-GRAPH_VERSION = 6
+GRAPH_VERSION = 7
 """Changes when the graphs do, so that old ones are not loaded."""
 
 REPORT = "report.json"

@@ -107,12 +107,21 @@ class GraphBuilder:
         sizes = {"K": columns, "N": rows, "bits": 4, "block_size": _BLOCK, "accuracy_level": accuracy}
         self.node("MatMulNBits", [value, *weights], name, _CONTRIB, **sizes)
 
-    def norm(self, value: str, module: nn.LayerNorm, name: str) -> str:
-        """Layer norm over the last axis."""
+    def norm(self, value: str, added: str | None, module: nn.LayerNorm, name: str) -> tuple[str, str]:
+        """Layer norm over the last axis of `value + added`, or of `value` alone; and the sum."""
         weights = [self.weight(f"{name}.weight", _array(module.weight))]
         if module.bias is not None:
             weights.append(self.weight(f"{name}.bias", _array(module.bias)))
-        return self.node("LayerNormalization", [value, *weights], name, axis=-1, epsilon=module.eps)
+        if added is None:
+            return self.node("LayerNormalization", [value, *weights], name, axis=-1, epsilon=module.eps), value
+        outputs, inputs = [name, "", "", f"{name}.sum"], [value, added, *weights]
+        # one node: of a single token the sum takes no time, but to start threads for it does
+        self.nodes.append(
+            helper.make_node(
+                "SkipLayerNormalization", inputs, outputs, f"{name}/sum", domain=_CONTRIB, epsilon=module.eps
+            )
+        )
+        return name, f"{name}.sum"
 
     def model(self, name: str) -> onnx.ModelProto:
         """The finished graph."""
@@ -125,16 +134,24 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
-def _block(graph: GraphBuilder, value: str, block: Any, name: str, attend: Any, keep: Any = None) -> str:
-    """A block; `attend(projected, name)` adds the attention, after which `keep(value, name)` is all that goes on."""
-    projected = graph.linear(graph.norm(value, block.layernorm_1, f"{name}.n1"), block.attn.att_proj, f"{name}.qkv")
-    attended = graph.linear(attend(projected, name), block.attn.out_proj, f"{name}.o")
+def _block(
+    graph: GraphBuilder, value: str, added: str | None, block: Any, name: str, attend: Any, keep: Any = None
+) -> tuple[str, str]:
+    """A block over `value + added`, and what it gives as two summands again.
+
+    `attend(projected, name)` adds the attention, after which `keep(value, name)` is all that goes on.
+    """
+    normed, value = graph.norm(value, added, block.layernorm_1, f"{name}.n1")
+    attended = graph.linear(
+        attend(graph.linear(normed, block.attn.att_proj, f"{name}.qkv"), name), block.attn.out_proj, f"{name}.o"
+    )
     if keep is not None:
         value = keep(value, f"{name}.kept")
-    middle = graph.node("Add", [value, attended], f"{name}.r1")
-    inner = graph.linear(graph.norm(middle, block.layernorm_2, f"{name}.n2"), block.mlp.in_proj, f"{name}.in")
-    outer = graph.linear(graph.node("Gelu", [inner], f"{name}.gelu", _CONTRIB), block.mlp.out_proj, f"{name}.out")
-    return graph.node("Add", [middle, outer], f"{name}.r2")
+    normed, middle = graph.norm(value, attended, block.layernorm_2, f"{name}.n2")
+    inner = graph.linear(normed, block.mlp.in_proj, f"{name}.in")
+    return middle, graph.linear(
+        graph.node("Gelu", [inner], f"{name}.gelu", _CONTRIB), block.mlp.out_proj, f"{name}.out"
+    )
 
 
 def _attention(projected: str, past: list[str], outputs: list[str], heads: int, scales: list[str]) -> onnx.NodeProto:
@@ -204,7 +221,7 @@ def causal_graph(
     """
     config, graph = model.config, GraphBuilder(weights_as)
     heads, size = config.num_heads, config.hidden_size // config.num_heads
-    value = graph.add_input("embeds", ["B", "L", config.hidden_size])
+    value, added = graph.add_input("embeds", ["B", "L", config.hidden_size]), None
     graph.add_input("cached", ["B"], TensorProto.INT32)
     graph.add_input("total", [], TensorProto.INT32)
     graph.add_input("asked", ["N", 2], TensorProto.INT64)
@@ -233,8 +250,8 @@ def causal_graph(
             attended = _cached_attention(graph, projected, name, index, heads, own, reads_prompts)
             return asked(attended, f"{name}.asked") if is_last else attended
 
-        value = _block(graph, value, block, f"l{index}", attend, asked if is_last else None)
-    out = graph.norm(value, model.layernorm_final, "final")
+        value, added = _block(graph, value, added, block, f"l{index}", attend, asked if is_last else None)
+    out, _ = graph.norm(value, added, model.layernorm_final, "final")
     if with_head:
         graph.node("Identity", [graph.linear(out, model.lm_head, "logits")], "out")
     else:
@@ -248,7 +265,7 @@ def fine_graph(model: Any, weights_as: str) -> onnx.ModelProto:
     Inputs: `embeds` [1, L, H] with positions, `first` int64 [1] and a `head` [code, H]. Output: `out`, logits [L - first, code].
     """
     config, graph = model.config, GraphBuilder(weights_as)
-    value = graph.add_input("embeds", [1, "L", config.hidden_size])
+    value, added = graph.add_input("embeds", [1, "L", config.hidden_size]), None
     first = graph.add_input("first", [1], TensorProto.INT64)
     graph.add_input("head", ["S", config.hidden_size])
     graph.add_output("out", ["F", "S"])
@@ -268,8 +285,8 @@ def fine_graph(model: Any, weights_as: str) -> onnx.ModelProto:
                 parts[0] = asked(parts[0], f"{name}.asked")
             return graph.node("MultiHeadAttention", parts, f"{name}.attended", _CONTRIB, num_heads=config.num_heads)
 
-        value = _block(graph, value, block, f"l{index}", attend, asked if last else None)
-    row = graph.weight("row", np.array([0]))
-    value = graph.node("Squeeze", [graph.norm(value, model.layernorm_final, "final"), row], "final.row")
-    graph.node("Gemm", [value, "head"], "out", transB=1)
+        value, added = _block(graph, value, added, block, f"l{index}", attend, asked if last else None)
+    normed, _ = graph.norm(value, added, model.layernorm_final, "final")
+    row = graph.node("Squeeze", [normed, graph.weight("row", np.array([0]))], "final.row")
+    graph.node("Gemm", [row, "head"], "out", transB=1)
     return graph.model(type(model).__name__)
