@@ -96,7 +96,7 @@ async def speak(client: httpx.AsyncClient, fields: dict[str, Any], leave_after: 
     return call
 
 
-async def crowd(url: str, n_callers: int, n_each: int) -> tuple[list[Call], float]:
+async def crowd(url: str, n_callers: int, n_each: int, early: bool = False) -> tuple[list[Call], float]:
     """So many callers, who each ask one thing after the other: their calls, and the seconds that all took."""
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None)) as client:
 
@@ -105,7 +105,8 @@ async def crowd(url: str, n_callers: int, n_each: int) -> tuple[list[Call], floa
             for turn in range(n_each):
                 number = caller + turn * n_callers
                 text = SENTENCES[number % len(SENTENCES)]
-                made.append(await speak(client, {"input": text, "voice": "default", "seed": number}))
+                fields = {"input": text, "voice": "default", "seed": number, "early": early}
+                made.append(await speak(client, fields))
             return made
 
         began = time.perf_counter()
@@ -113,12 +114,13 @@ async def crowd(url: str, n_callers: int, n_each: int) -> tuple[list[Call], floa
         return calls, time.perf_counter() - began
 
 
-def summary(n_callers: int, calls: list[Call], seconds: float) -> dict[str, Any]:
+def summary(n_callers: int, early: bool, calls: list[Call], seconds: float) -> dict[str, Any]:
     good = [call for call in calls if call.status == 200]
     firsts = sorted(call.first for call in good)
     waits = [call.seconds for call in good]
     return {
         "callers": n_callers,
+        "early": early,
         "requests": len(calls),
         "errors": len(calls) - len(good),
         "audio_per_second": sum(call.audio for call in good) / seconds,
@@ -130,13 +132,15 @@ def summary(n_callers: int, calls: list[Call], seconds: float) -> dict[str, Any]
 
 
 def measure_crowds(server: Server, sizes: list[int]) -> list[dict[str, Any]]:
-    asyncio.run(crowd(server.url, 1, 2))
+    """Each number of callers with the audio whole, and with `early`."""
     lines = []
-    for n_callers in sizes:
-        n_each = 8 if n_callers == 1 else max(2, 32 // n_callers)
-        calls, seconds = asyncio.run(crowd(server.url, n_callers, n_each))
-        lines.append(summary(n_callers, calls, seconds))
-        print(json.dumps(lines[-1]), flush=True)
+    for early in (False, True):
+        asyncio.run(crowd(server.url, 1, 2, early))
+        for n_callers in sizes:
+            n_each = 8 if n_callers == 1 else max(2, 32 // n_callers)
+            calls, seconds = asyncio.run(crowd(server.url, n_callers, n_each, early))
+            lines.append(summary(n_callers, early, calls, seconds))
+            print(json.dumps(lines[-1]), flush=True)
     return lines
 
 
@@ -224,6 +228,7 @@ class Soak:
         fields = {"input": self.random.choice(SENTENCES), "voice": voice, "seed": self.random.randrange(10_000)}
         if self.random.random() < 0.2:
             fields["temperature"] = self.random.choice([0.2, 0.5])
+        fields["early"] = self.random.random() < 0.2
         if self.random.random() < 0.1:
             fields["input"] = LONG
         call = await speak(client, fields)
@@ -265,7 +270,7 @@ class Soak:
 
 
 def compare(calls: list[Call], most: int, engine: str) -> dict[str, int]:
-    """How many of the calls gave, byte for byte, what `generate` gives for their text and seed."""
+    """How many of the calls gave, byte for byte, what `generate` gives for their text and seed, or early `generate_stream`."""
     import torch
 
     from transformers_bark import BARK_NANO, BarkProcessor
@@ -284,7 +289,11 @@ def compare(calls: list[Call], most: int, engine: str) -> dict[str, int]:
         if "temperature" in fields:
             options = {"temperature": fields["temperature"], "semantic_do_sample": True, "coarse_do_sample": True}
         inputs = processor(fields["input"], voice_preset=voice)
-        audio = model.generate(**inputs, seed=fields["seed"], progress=False, **options)[0]
+        options["seed"] = fields["seed"]
+        if fields["early"]:
+            audio = torch.cat(list(model.generate_stream(**inputs, **options)))
+        else:
+            audio = model.generate(**inputs, **options, progress=False)[0]
         equal += hashlib.sha256(as_int16(audio.numpy()).tobytes()).hexdigest() == call.digest
     return {"compared": len(chosen), "equal": equal}
 

@@ -29,6 +29,7 @@ from .configuration_bark import (
 from .engines import EngineChoice
 from .generation import speech, sub_models
 from .generation.output import BarkGenerateOutput
+from .generation.processors import check_audio
 from .generation.progress import StageCallback
 from .generation.streaming import BarkStreamOutput
 from .generation_configuration_bark import (
@@ -521,7 +522,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         if output_lengths is not None:
             rows = [row[:, : int(n)] for row, n in zip(fine_output, output_lengths, strict=True)]
         audio = codec.decode(self.codec_model, rows)
-        speech.check_audio(audio)
+        check_audio(audio)
         return torch.stack(audio) if output_lengths is None else audio
 
     @torch.no_grad()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.tiny import tiny_voice
 from transformers_bark import BarkModel, BarkProcessor
+from transformers_bark.generation.streaming import Pieces
 from transformers_bark.serving.scheduler import Job, Options, Scheduler, StoppedError, Take
 
 TEXTS = ["hello my dog", "the quick cat", "my dog is cooler than you !", "hello"]
@@ -31,12 +33,20 @@ def scheduler(speaker: tuple[BarkModel, BarkProcessor]) -> Iterator[Scheduler]:
     one.stop()
 
 
-def job(speaker: tuple[BarkModel, BarkProcessor], number: int, caller: int | None = None, **options: Any) -> Job:
+def job(
+    speaker: tuple[BarkModel, BarkProcessor],
+    number: int,
+    caller: int | None = None,
+    told: Callable[[np.ndarray], None] | None = None,
+    **options: Any,
+) -> Job:
     model, processor = speaker
     inputs = processor([TEXTS[number % len(TEXTS)]])
     voice = tiny_voice(seed=number) if number % 2 else None
     whose = number if caller is None else caller
-    return Job(whose, inputs["input_ids"], inputs["attention_mask"], voice, Options.of(model, options), 50 + number)
+    asked = Options.of(model, options)
+    early = {} if told is None else {"early": True, "told": told}
+    return Job(whose, inputs["input_ids"], inputs["attention_mask"], voice, asked, 50 + number, **early)
 
 
 def alone(speaker: tuple[BarkModel, BarkProcessor], number: int, **options: Any) -> torch.Tensor:
@@ -60,6 +70,50 @@ def test_every_caller_gets_what_generate_gives_alone(
         take = one.result.result(30)
         assert isinstance(take, Take) and torch.equal(torch.from_numpy(take.audio), audio)
     assert scheduler.working == scheduler.waiting == 0
+
+
+def test_early_pieces_are_what_generate_stream_gives_alone(
+    scheduler: Scheduler, speaker: tuple[BarkModel, BarkProcessor]
+) -> None:
+    """Beside others, who get what they get alone; and the take holds all pieces, and their codes."""
+    model, processor = speaker
+    options = {"do_sample": True, "fine_temperature": 0.5, "semantic_min_new_tokens": 40}
+    streamed = []
+    for number in range(4):
+        inputs = processor([TEXTS[number]], voice_preset=tiny_voice(seed=number) if number % 2 else None)
+        streamed.append(
+            list(model.generate_stream(**inputs, seed=50 + number, return_dict_in_generate=True, **options))
+        )
+    whole = alone(speaker, 2, **options)
+    told: list[list[np.ndarray]] = [[] for _ in streamed]
+    jobs = [scheduler.submit(job(speaker, 2, **options))]
+    jobs += [scheduler.submit(job(speaker, number, told=told[number].append, **options)) for number in range(4)]
+    scheduler.start()
+    takes = [one.result.result(30) for one in jobs]
+    assert torch.equal(torch.from_numpy(takes[0].audio), whole)
+    assert max(map(len, streamed)) > 1
+    for take, pieces, expected in zip(takes[1:], told, streamed, strict=True):
+        for piece, other in zip(pieces, expected[:-1], strict=True):
+            assert np.array_equal(piece, other.audio.numpy())
+        assert np.array_equal(take.audio, torch.cat([piece.audio for piece in expected]).numpy())
+        assert torch.equal(take.made.fine_prompt, torch.cat([piece.fine_codes for piece in expected], dim=1))
+
+
+def test_an_early_piece_that_fails_ends_its_job_alone(
+    scheduler: Scheduler, speaker: tuple[BarkModel, BarkProcessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Pieces, "more", fail)
+    options = {"semantic_min_new_tokens": 40}
+    early = scheduler.submit(job(speaker, 0, told=lambda _: None, **options))
+    other = scheduler.submit(job(speaker, 1, **options))
+    scheduler.start()
+    with pytest.raises(RuntimeError, match="no memory"):
+        early.result.result(30)
+    assert torch.equal(torch.from_numpy(other.result.result(30).audio), alone(speaker, 1, **options))
+    assert scheduler.working == 0
 
 
 def test_who_leaves_is_gone_before_the_next_step(

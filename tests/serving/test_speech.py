@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import threading
@@ -14,12 +15,14 @@ import httpx2 as httpx
 import numpy as np
 import openai
 import pytest
+import torch
 from openai._streaming import SSEDecoder
 
 from tests.serving.conftest import Running, Serve
 from tests.serving.test_audio import FORMATS, decode
 from transformers_bark import Narrator, VoicePreset
 from transformers_bark.audio_files import as_int16
+from transformers_bark.serving.scheduler import Take
 from transformers_bark.serving.service import ServiceLimits
 from transformers_bark.serving.speech import TARGET, TRIES
 
@@ -78,6 +81,49 @@ def test_audio_is_what_generate_gives(nano: Running) -> None:
         answer = nano.speak(SHORT, **{"voice": voice, "seed": seed, **fields})
         assert answer.status_code == 200 and answer.headers["x-seed"] == str(seed)
         assert answer.content == generated(nano, SHORT, seed, voice, **options), seed
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_early_audio_is_what_generate_stream_gives(nano: Running, seed: int) -> None:
+    """In pieces, of which the first comes before the last; whole where it is stretched."""
+    inputs = nano.processor(SHORT, voice_preset="en_heart")
+    pieces = list(nano.model.generate_stream(**inputs, seed=seed))
+    expected = as_int16(torch.cat(pieces).numpy()).tobytes()
+    assert len(pieces) > 1
+    parts = []
+    fields = {"input": SHORT, "voice": "en_heart", "seed": seed, "response_format": "pcm", "early": True}
+    with nano.http.stream("POST", "/v1/audio/speech", json=fields) as answer:
+        for part in answer.iter_raw():
+            parts.append((time.monotonic(), part))
+    assert b"".join(part for _, part in parts) == expected
+    assert parts[-1][0] - parts[0][0] > 0.01
+    fast = nano.speak(SHORT, voice="en_heart", seed=seed, early=True, speed=2.0)
+    assert len(fast.content) == pytest.approx(len(expected) / 2, rel=0.01)
+
+
+def test_audio_is_freed_when_it_is_over(nano: Running) -> None:
+    """At once, and not when garbage is collected, which takes a process of many objects hours."""
+
+    def kept() -> list[Take]:
+        return [one for one in gc.get_objects() if isinstance(one, Take)]
+
+    nano.settle()
+    gc.collect()
+    assert not kept()
+    gc.disable()
+    try:
+        for fields in ({}, {"early": True}, {"response_format": "wav", "stream_format": "sse"}):
+            assert nano.speak(SHORT, **fields).status_code == 200
+        assert nano.speak(LONG).status_code == 200
+        asked = {"input": LONG, "response_format": "pcm"}
+        with nano.http.stream("POST", "/v1/audio/speech", json=asked) as answer:
+            next(answer.iter_raw())
+        nano.http.post("/v1/audio/speech/batch", json={"items": [{"input": SHORT}, {"input": ""}]})
+        nano.http.post("/v1/audio/speech/timestamps", json={"input": SHORT})
+        nano.settle()
+        nano.until(lambda: not kept(), 5)
+    finally:
+        gc.enable()
 
 
 def test_a_long_text_is_what_the_narrator_gives(nano: Running, narrated: bytes) -> None:

@@ -290,6 +290,16 @@ class CoarseBatch:
                 self._logits, self._state = self._engine.step(self._state, tokens, span, self._foresee())
         return ended
 
+    def whole_windows(self, owners: Collection[int]) -> dict[int, Tensor]:
+        """Codes in [0, codebook_size), int64 [codebook, frame], of those owners whose rows have just ended a window."""
+        sizes, found = (self._n_codebooks, self._vocab_size, self._codebook_size), {}
+        for row in [*self._rows, *self._waiting] if owners else []:
+            n_done = row.row.n_done + len(row.new)
+            if row.owner in owners and n_done and n_done % row.turns.options.sliding_window_len == 0:
+                ids = torch.cat([row.row.made, row.row.coarse.new_tensor(row.new)])
+                found[row.owner] = vocabulary.coarse_codes(ids, *sizes)
+        return found
+
     def _read_prompts(self, ended: Ended) -> None:
         """Rows whose prompt has moved, or which are new, join with a prompt; those that have all their tokens have ended."""
         for row in [row for row in self._waiting if row.row.n_done >= row.row.n_tokens]:

@@ -8,7 +8,7 @@ text nor voice nor the tokens of another stage. So what a row gets does not depe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,3 +222,13 @@ def check_numbers(values: Iterable[float], whose: str, has_rules: bool = False) 
     raise ValueError(
         f"{cause}{whose} are not numbers (NaN or infinite): its weights may be damaged, or too large for their type"
     )
+
+
+def check_audio(audio: Sequence[Tensor]) -> None:
+    """Checks that rows of audio are numbers.
+
+    Raises:
+        ValueError: a row that is not.
+    """
+    loudest = [row.abs().amax() for row in audio if len(row)]
+    check_numbers(torch.stack(loudest).tolist() if loudest else [], "the codec's samples")

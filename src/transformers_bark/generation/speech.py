@@ -6,7 +6,6 @@ before the first stage works.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,11 +32,11 @@ from .options import (
     split_options,
 )
 from .output import BarkGenerateOutput
-from .processors import check_numbers
+from .processors import check_audio
 from .progress import Reporter, StageCallback
 from .sampling import Draws
 from .semantic import generate_semantic
-from .streaming import BarkStreamOutput, stream_audio
+from .streaming import BarkStreamOutput, Pieces, stream_audio
 
 
 def speech(
@@ -125,23 +124,18 @@ def stream(
     check_text(input_ids, attention_mask)
     if len(input_ids) != 1:
         raise ValueError(f"one text is streamed at a time, got {len(input_ids)} rows")
-    if not 0 < chunk_seconds < math.inf:
-        raise ValueError(f"`chunk_seconds` must be positive, got {chunk_seconds!r}")
     options, copies = take_copies({**config_options(config), **options})
     if copies > 1:
         raise ValueError(f"one sequence is streamed at a time, `num_return_sequences` is {copies}")
     for_semantic, for_coarse, for_fine = _read_options(model, config, options)
     run = StageRun.of(config, history_prompt, 1, 1, model.device, seed, Reporter(False, stage_callback))
-    decoder = codec.StreamDecoder(model.codec_model)
-    n_frames = math.ceil(chunk_seconds * config.coarse_acoustics_config.coarse_rate_hz)
+    made = Pieces(model, run.voices[0], config, for_fine, run.draws, chunk_seconds)
 
     def pieces() -> Iterator[BarkStreamOutput]:
         (tokens,) = run.semantic(model.semantic, input_ids, attention_mask, config.semantic_config, for_semantic)
         total, is_silent = count_tokens([tokens], config.semantic_config, config.coarse_acoustics_config), True
         with run.report.stage("coarse", total, 1) as advance:
-            parts = (config, for_coarse, for_fine, run.draws, n_frames, advance)
-            for piece in stream_audio(model, decoder, tokens, run.voices[0], *parts):
-                check_audio([piece.audio])
+            for piece in stream_audio(model, made, tokens, run.voices[0], config, for_coarse, run.draws, advance):
                 is_silent = False
                 yield piece
         if is_silent:
@@ -229,13 +223,3 @@ def _decode(model: Any, codes: Sequence[Tensor]) -> list[Tensor]:
         model.codec_model_hook.offload()
     check_audio(audio)
     return audio
-
-
-def check_audio(audio: Sequence[Tensor]) -> None:
-    """Checks that rows of audio are numbers.
-
-    Raises:
-        ValueError: a row that is not.
-    """
-    loudest = [row.abs().amax() for row in audio if len(row)]
-    check_numbers(torch.stack(loudest).tolist() if loudest else [], "the codec's samples")

@@ -32,7 +32,7 @@ from ..narration import Piece
 from ..narration.speaking import is_known, piece_seed
 from .audio import Encoder
 from .errors import BadValueError, LeftError, ServiceError, TookTooLongError, bad_value
-from .schemas import Spoken
+from .schemas import Streamed
 from .service import Items, Made, Service, Visit
 
 IDLE = 120.0
@@ -122,18 +122,18 @@ async def _message(socket: WebSocket) -> dict[str, Any]:
     return message
 
 
-def _settings(message: dict[str, Any]) -> Spoken:
+def _settings(message: dict[str, Any]) -> Streamed:
     given = {name: value for name, value in message.items() if name not in ("type", "model")}
     if "input" in given:
         raise BadValueError(_BEFORE_TEXT, "input")
     try:
-        return Spoken.model_validate({"response_format": "pcm", **given, "input": _BEFORE_TEXT})
+        return Streamed.model_validate({"response_format": "pcm", **given, "input": _BEFORE_TEXT})
     except ValidationError as error:
         raise bad_value(error.errors()) from error
 
 
 async def _read(
-    service: Service, socket: WebSocket, settings: Spoken, said: queue.SimpleQueue[str | None], first: dict[str, Any]
+    service: Service, socket: WebSocket, settings: Streamed, said: queue.SimpleQueue[str | None], first: dict[str, Any]
 ) -> None:
     """Passes on sentences until the client ends."""
     sentences = Sentences(settings.language or "en")
@@ -160,7 +160,7 @@ async def _read(
 
 
 def _speech(
-    service: Service, visit: Visit, settings: Spoken, said: queue.SimpleQueue[str | None]
+    service: Service, visit: Visit, settings: Streamed, said: queue.SimpleQueue[str | None]
 ) -> Made[bytes | dict[str, Any]]:
     """In a thread: each sentence's notice and its audio."""
     asked, seconds = service.ask(settings), 0.0

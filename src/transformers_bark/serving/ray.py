@@ -189,7 +189,7 @@ class RemoteScheduler:
     def _run(self, job: Job) -> None:
         with self._lock:
             self._waiting -= 1
-        fields = ("caller", "input_ids", "attention_mask", "voice", "options", "seed")
+        fields = ("caller", "input_ids", "attention_mask", "voice", "options", "seed", "early")
         told = {name: getattr(job, name) for name in fields}
         for attempt in range(RETRIES + 1):
             if job.result.cancelled():

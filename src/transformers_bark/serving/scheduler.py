@@ -35,8 +35,9 @@ from ..generation.options import (
     semantic_options,
     split_options,
 )
+from ..generation.processors import check_audio
 from ..generation.sampling import Draws
-from ..generation.speech import check_audio
+from ..generation.streaming import Pieces
 from ..voices import VoicePreset
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ SLOTS = {"cpu": 16, "cuda": 64}
 
 _FINE_ROWS = {"cpu": 1, "cuda": 16}
 """Rows whose codebooks are filled together: on a CPU one window keeps every core busy, and others would wait for more."""
+
+
+CHUNK_SECONDS = 1.0
+"""Least length of a piece behind the first, as of `BarkModel.generate_stream`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,9 @@ class Job:
     Args:
         caller: whose it is; places are shared evenly among callers.
         input_ids, attention_mask: of the text, [1, length].
+        early: make the audio in pieces, as `BarkModel.generate_stream` does, and not at once, as `BarkModel.generate`; without
+            effect where the codec looks ahead.
+        told: gets each piece but the last as soon as it is made, float32 [samples]; called on the scheduler's thread.
         result: a `Take`, or the error. To cancel it is to take the job out of its batch before the next step.
     """
 
@@ -101,10 +109,14 @@ class Job:
     voice: VoicePreset | None
     options: Options
     seed: int
+    early: bool = False
+    told: Callable[[np.ndarray], None] = lambda audio: None
     result: Future[Take] = field(default_factory=Future)
     owner: int = -1
     tokens: Tensor | None = None
     codes: Tensor | None = None
+    pieces: Pieces | None = None
+    audio: list[np.ndarray] = field(default_factory=list)
 
 
 Observe = Callable[[int, int], None]
@@ -327,6 +339,10 @@ class Scheduler:
             job.tokens = tokens
             pair = None if job.voice is None else (job.voice.semantic_prompt, job.voice.coarse_prompt)
             self._coarse.join(owner, tokens, pair, job.options.coarse)
+            if job.early and self.model.codec_model.config.use_causal_conv:
+                draws = Draws.from_seed(job.seed, 1)  # the fine stage has generators of its own
+                parts = (self.model, job.voice, self.model.generation_config, job.options.fine, draws)
+                job.pieces = Pieces(*parts, CHUNK_SECONDS)
 
     def _step_coarse(self) -> None:
         for owner, codes in self._coarse.frame().items():
@@ -336,16 +352,32 @@ class Scheduler:
                 continue
             job.codes = codes
             self._filling.append(job)
+        early = {owner: job.pieces for owner, job in self._working.items() if job.pieces and job.codes is None}
+        for owner, codes in self._coarse.whole_windows(early).items():
+            self._tell(self._working[owner], early[owner], codes)
+
+    def _tell(self, job: Job, pieces: Pieces, codes: Tensor) -> None:
+        """A piece of audio, if there are enough coarse codes for one."""
+        try:
+            piece = pieces.more(codes)
+        except Exception as error:
+            logger.exception("the fine stage failed")
+            self._coarse.leave([job.owner])
+            self._fail([job], error)
+            return
+        if piece is not None:
+            job.audio.append(_as_array(piece[0]))
+            job.told(job.audio[-1])
 
     def _fill(self) -> None:
         """The fine stage and the codec for those who have waited longest."""
         jobs = [self._filling.popleft() for _ in range(min(self._fine_rows, len(self._filling)))]
-        first = repr(jobs[0].options.fine)
-        later = [job for job in jobs if repr(job.options.fine) != first]
+        first = _way(jobs[0])
+        later = [job for job in jobs if _way(job) != first]
         self._filling.extendleft(reversed(later))
         jobs = [job for job in jobs if job not in later]
         try:
-            takes = self._speak(jobs)
+            takes = self._speak(jobs) if jobs[0].pieces is None else [self._end_pieces(jobs[0], jobs[0].pieces)]
         except Exception as error:
             logger.exception("the fine stage failed")
             self._fail(jobs, error)
@@ -375,8 +407,17 @@ class Scheduler:
         for job, filled, samples in zip(jobs, codes, audio, strict=True):
             assert job.tokens is not None and job.codes is not None
             made = VoicePreset(job.tokens.cpu(), job.codes.cpu(), filled.cpu())
-            takes.append(Take(samples.float().cpu().numpy(), made))
+            takes.append(Take(_as_array(samples), made))
         return takes
+
+    @staticmethod
+    def _end_pieces(job: Job, pieces: Pieces) -> Take:
+        """The last piece, and with it the take."""
+        assert job.tokens is not None and job.codes is not None
+        if (piece := pieces.rest(job.codes)) is not None:
+            job.audio.append(_as_array(piece[0]))
+        audio = np.concatenate(job.audio) if job.audio else np.zeros(0, np.float32)
+        return Take(audio, VoicePreset(job.tokens.cpu(), job.codes.cpu(), pieces.codes.cpu()))
 
     def _fail(self, jobs: Iterable[Job], error: Exception) -> None:
         jobs = list(jobs)
@@ -389,3 +430,12 @@ class Scheduler:
         for owner in owners:
             self._working.pop(owner, None)
             self._draws.forget(owner)
+
+
+def _way(job: Job) -> tuple[object, ...]:
+    """Jobs of one way may be filled together; pieces are filled alone."""
+    return (repr(job.options.fine), None if job.pieces is None else job.owner)
+
+
+def _as_array(audio: Tensor) -> np.ndarray:
+    return audio.float().cpu().numpy()

@@ -61,7 +61,17 @@ class Spoken(BaseModel):
         return self.voice if isinstance(self.voice, str) else self.voice.id
 
 
-class SpeechRequest(Spoken):
+class Streamed(Spoken):
+    """What is heard while it is made."""
+
+    early: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="the first audio of a short text before all of it is made, as `generate_stream` makes it: the last "
+        "codebooks then do not depend on what comes after",
+    )
+
+
+class SpeechRequest(Streamed):
     """`POST /v1/audio/speech`."""
 
     model: str | None = Field(default=None, max_length=200, description="of `GET /v1/models`")

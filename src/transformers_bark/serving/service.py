@@ -21,7 +21,7 @@ from .audio import Encoder
 from .errors import ClosingError, FailedError, FullError, LeftError, NotReadyError, ServiceError, TooLongError
 from .metrics import Metrics
 from .scheduler import Scheduler, StoppedError
-from .schemas import Spoken
+from .schemas import Spoken, Streamed
 from .speech import Asked, Part, Reader, Speech, Talk, Usage
 from .voices import Voices
 
@@ -87,7 +87,8 @@ class Items(Generic[_T]):
 
     def end(self, error: BaseException | None) -> None:
         """Nothing follows, because of an error or because all is there."""
-        self._send(error)
+        # without its frames, which hold what holds the error
+        self._send(error and error.with_traceback(None))
 
     def _send(self, item: Any) -> None:
         try:
@@ -108,7 +109,10 @@ class Items(Generic[_T]):
         """
         item = await self._queue.get()
         if isinstance(item, BaseException):
-            raise item
+            try:
+                raise item
+            finally:
+                del item
         self._room.release()
         return item
 
@@ -171,7 +175,8 @@ class Service:
             options = {"temperature": spoken.temperature, "semantic_do_sample": True, "coarse_do_sample": True}
         voice = self.voices.get(spoken.voice_name)
         seed = secrets.randbelow(2**31) if spoken.seed is None else spoken.seed
-        return Asked(spoken.input, voice, spoken.voice_name, seed, spoken.speed, spoken.language, options, words)
+        early = isinstance(spoken, Streamed) and spoken.early
+        return Asked(spoken.input, voice, spoken.voice_name, seed, spoken.speed, spoken.language, options, words, early)
 
     def start(self) -> None:
         """Starts the model's thread, and warms up on another."""

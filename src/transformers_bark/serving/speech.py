@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -87,6 +88,7 @@ class Asked:
         language: of the text, as in "en".
         options: of `BarkModel.generate`.
         words: whether it is asked when each word is said.
+        early: whether a text of one generation is to be heard in pieces, as `BarkModel.generate_stream` makes them.
     """
 
     text: str
@@ -97,6 +99,7 @@ class Asked:
     language: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     words: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +108,7 @@ class Part:
 
     Args:
         audio: float32 [samples], silence included.
-        spoken: the piece in its place; None for silence at the end.
+        spoken: the piece in its place; None for silence at the end, and for audio of a piece that is not whole yet.
     """
 
     audio: np.ndarray
@@ -138,28 +141,30 @@ class Talk:
         self.scheduler, self.caller = scheduler, caller
         self.deadline = time.monotonic() + seconds
         self.is_cancelled = False
-        self._jobs: set[Job] = set()
-        self._ended: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # by what ends: a job that its own future led back to would live on, with its audio, until garbage is collected
+        self._jobs: dict[Future[Take], Job] = {}
+        self._ended: queue.SimpleQueue[Future[Take] | np.ndarray | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     @property
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def submit(self, inputs: Any, voice: VoicePreset | None, options: Options, seed: int) -> Job:
-        """Lines up a generation of what the processor gives for one text.
+    def submit(self, inputs: Any, voice: VoicePreset | None, options: Options, seed: int, early: bool = False) -> Job:
+        """Lines up a generation of what the processor gives for one text; `early` for `pieces`.
 
         Raises:
             LeftError: the caller has hung up.
             StoppedError: the service has.
         """
-        job = Job(self.caller, inputs["input_ids"], inputs.get("attention_mask"), voice, options, seed)
+        text = (inputs["input_ids"], inputs.get("attention_mask"))
+        job = Job(self.caller, *text, voice, options, seed, early, self._ended.put)
         with self._lock:
             if self.is_cancelled:
                 raise LeftError
-            self._jobs.add(job)
+            self._jobs[job.result] = job
             self.scheduler.submit(job)
-        job.result.add_done_callback(lambda _: self._ended.put(job))
+        job.result.add_done_callback(self._ended.put)
         return job
 
     def next(self) -> tuple[Job, Take]:
@@ -168,15 +173,36 @@ class Talk:
         Raises:
             LeftError, TookTooLongError, FailedError, StoppedError: instead of it.
         """
+        while isinstance(ended := self._take(), np.ndarray):
+            pass
+        with self._lock:
+            job = self._jobs.pop(ended, None)
+        if job is None:
+            raise LeftError
+        return job, _result(ended, 0.0)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Audio of the one job that there is as it is made, float32 [samples] each, up to its end.
+
+        Raises:
+            LeftError, TookTooLongError, FailedError, StoppedError: the rest is not made.
+        """
+        n_given = 0
+        while isinstance(item := self._take(), np.ndarray):
+            n_given += len(item)
+            yield item
+        rest = _result(item, 0.0).audio[n_given:]
+        if len(rest):
+            yield rest
+
+    def _take(self) -> Future[Take] | np.ndarray:
         try:
-            job = self._ended.get(timeout=max(0.0, self.seconds_left))
+            item = self._ended.get(timeout=max(0.0, self.seconds_left))
         except queue.Empty:
             raise TookTooLongError("the request took longer than it may") from None
-        if job is None or self.is_cancelled:
+        if item is None or self.is_cancelled:
             raise LeftError
-        with self._lock:
-            self._jobs.discard(job)
-        return job, _result(job.result, 0.0)
+        return item
 
     def call(self, function: Callable[[], Any]) -> Any:
         """What a function gives that needs the model."""
@@ -186,8 +212,11 @@ class Talk:
         """Ends all jobs before their next step; whoever waits for one gets `LeftError`."""
         with self._lock:
             self.is_cancelled = True
-            jobs, self._jobs = self._jobs, set()
+            jobs, self._jobs = list(self._jobs.values()), {}
         self.scheduler.cancel(jobs)
+        with suppress(queue.Empty):
+            while True:
+                self._ended.get_nowait()
         self._ended.put(None)
 
 
@@ -308,11 +337,19 @@ class Speech:
         """A text in one generation."""
         reader, asked = self._reader, self.asked
         inputs = reader.inputs(asked.text)
-        job = self.talk.submit(inputs, asked.voice, Options.of(reader.model, asked.options), asked.seed)
-        _, take = self.talk.next()
+        options = Options.of(reader.model, asked.options)
+        job = self.talk.submit(inputs, asked.voice, options, asked.seed, asked.early)
+        is_told = asked.early and asked.speed == 1  # what is stretched must be whole
+        if is_told:
+            yield from map(Part, self.talk.pieces())
+            take = job.result.result()
+        else:
+            _, take = self.talk.next()
         self.usage.output_tokens = len(take.made.semantic_prompt)
         if not len(take.audio):
             raise BadValueError("the model ended before it said anything: try another seed", "input", "nothing_said")
+        if is_told:
+            return
         self.length = len(take.audio)
         if not len(script):  # signs that have a name for this model
             yield Part(take.audio)

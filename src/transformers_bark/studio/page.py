@@ -133,7 +133,7 @@ def _sampling_parts(studio: Studio, parts: dict[str, Any]) -> None:
     parts["streamed"] = gr.Checkbox(
         value=True,
         label="Play while it is made",
-        info="Sooner to be heard. Without it, the last codebooks are filled with all of the sentence in view.",
+        info="Heard sooner. Without it, a sentence is heard when all of it is made.",
         elem_id="streamed",
     )
     with gr.Accordion("Temperatures", open=False, elem_id="temperatures"):
