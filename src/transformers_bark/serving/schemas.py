@@ -28,7 +28,7 @@ class VoiceReference(BaseModel):
 
 
 class Spoken(BaseModel):
-    """What is to be said, and how: OpenAI's fields, and ours (`seed`, `temperature`, `language`)."""
+    """What is to be said, and how: OpenAI's fields, and ours (`seed`, `temperature`, `language`; `early` of a stream)."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "bark", "input": "Good morning.", "voice": "default", "seed": 1}]}
@@ -66,8 +66,8 @@ class Streamed(Spoken):
 
     early: Annotated[bool, Field(strict=True)] = Field(
         default=False,
-        description="the first audio of a short text before all of it is made, as `generate_stream` makes it: the last "
-        "codebooks then do not depend on what comes after",
+        description="whether the first audio of a text that fits into one generation comes before all of it is made, as "
+        "`generate_stream` makes it",
     )
 
 
