@@ -168,6 +168,7 @@ class Browser:
         folder = os.environ.get("BARK_SCREENSHOTS")
         if not folder:
             return
+        Path(folder).mkdir(parents=True, exist_ok=True)
         self.driver.execute_script("window.scrollTo(0, 0); document.activeElement?.blur()")
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 1, "y": 1})
         width = self.driver.execute_script("return window.innerWidth")
@@ -356,6 +357,8 @@ def test_a_take_is_gone_on_from_kept_and_downloaded(page: Browser) -> None:
     assert page.driver.execute_script(read, "#saved")[0].startswith("PK")
     page.click("#tokens button")
     page.until(lambda: page.is_visible("#tokens .tokens img"))
+    heights = [one.size["height"] for one in page.driver.find_elements(By.CSS_SELECTOR, "#tokens .tokens img")]
+    assert len(heights) == 3 and heights[0] >= 26 and heights[1] >= 3 * 16 and heights[2] >= 4 * 16, heights
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "#tokens .tokens img")) == 3
 
 

@@ -95,11 +95,9 @@ def _token_figure(name: str, about: str, ids: np.ndarray, rate: float, size: int
     image.putpalette(_palette(_TOKENS))
     cut = f"; the first {_TOKEN_SECONDS:g} s" if ids.shape[1] < n_all else ""
     title = f"{name} <span>{n_all * len(ids):,} tokens · {html.escape(about)}{cut}</span>"
-    picture = _png(image, f"{name} tokens, {len(ids)} x {ids.shape[1]}")
-    kind, seconds = f"tokens rows-{len(ids)}", ids.shape[1] / rate
-    if len(ids) == 1:
-        return _figure(title, picture, seconds, kind)
-    return _figure(title, picture, seconds, kind, top="1", bottom=str(len(ids)))
+    picture = _png(image, f"{name} tokens, {len(ids)} x {ids.shape[1]}", style=f"--rows: {len(ids)}")
+    ends = {} if len(ids) == 1 else {"top": "1", "bottom": str(len(ids))}
+    return _figure(title, picture, ids.shape[1] / rate, "tokens", seek=False, **ends)
 
 
 def words(spoken: Sequence[Spoken]) -> str:
@@ -169,8 +167,8 @@ def _palette(colours: Sequence[tuple[int, int, int]]) -> list[int]:
     return [int(value) for value in np.round(np.stack(channels, axis=1)).reshape(-1)]
 
 
-def _png(image: Image.Image, about: str) -> str:
+def _png(image: Image.Image, about: str, style: str = "") -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(about)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{html.escape(about)}" style="{style}" src="data:image/png;base64,{data}">'
