@@ -19,6 +19,7 @@ import httpx2 as httpx
 import openai
 import psutil
 import pytest
+import torch
 import yaml
 
 from transformers_bark import BarkModel, BarkProcessor
@@ -163,6 +164,9 @@ def test_openai_s_client_gets_what_generate_gives(cluster: Cluster, checkpoint: 
         client.audio.speech.create(model="nosuch", voice="default", input=TEXT)
     with pytest.raises(openai.UnprocessableEntityError, match="there is no voice"):
         client.audio.speech.create(model="tts-1", voice="/etc/passwd", input=TEXT)
+    pieces = list(model.generate_stream(**processor(TEXT, voice_preset="v2/en_speaker_0"), seed=5))
+    early = cluster.speak(seed=5, early=True, voice="v2/en_speaker_0")
+    assert early.content == as_int16(torch.cat(pieces).numpy()).tobytes()
 
 
 @pytest.mark.ray
