@@ -31,7 +31,7 @@ from .generation import speech, sub_models
 from .generation.output import BarkGenerateOutput
 from .generation.processors import check_audio
 from .generation.progress import StageCallback
-from .generation.streaming import BarkStreamOutput
+from .generation.streaming import CHUNK_SECONDS, BarkStreamOutput
 from .generation_configuration_bark import (
     BarkCoarseGenerationConfig,
     BarkFineGenerationConfig,
@@ -583,7 +583,7 @@ class BarkModel(BarkPreTrainedModel, GenerationMixin):
         history_prompt: Any = None,
         return_dict_in_generate: bool = False,
         *,
-        chunk_seconds: float = 1.0,
+        chunk_seconds: float = CHUNK_SECONDS,
         generation_config: BarkGenerationConfig | None = None,
         seed: int | None = None,
         stage_callback: StageCallback | None = None,

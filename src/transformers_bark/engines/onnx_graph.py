@@ -142,16 +142,14 @@ def _block(
     `attend(projected, name)` adds the attention, after which `keep(value, name)` is all that goes on.
     """
     normed, value = graph.norm(value, added, block.layernorm_1, f"{name}.n1")
-    attended = graph.linear(
-        attend(graph.linear(normed, block.attn.att_proj, f"{name}.qkv"), name), block.attn.out_proj, f"{name}.o"
-    )
+    projected = graph.linear(normed, block.attn.att_proj, f"{name}.qkv")
+    attended = graph.linear(attend(projected, name), block.attn.out_proj, f"{name}.o")
     if keep is not None:
         value = keep(value, f"{name}.kept")
     normed, middle = graph.norm(value, attended, block.layernorm_2, f"{name}.n2")
     inner = graph.linear(normed, block.mlp.in_proj, f"{name}.in")
-    return middle, graph.linear(
-        graph.node("Gelu", [inner], f"{name}.gelu", _CONTRIB), block.mlp.out_proj, f"{name}.out"
-    )
+    active = graph.node("Gelu", [inner], f"{name}.gelu", _CONTRIB)
+    return middle, graph.linear(active, block.mlp.out_proj, f"{name}.out")
 
 
 def _attention(projected: str, past: list[str], outputs: list[str], heads: int, scales: list[str]) -> onnx.NodeProto:

@@ -196,9 +196,11 @@ class _CoarseRow:
 
     def made(self) -> Tensor | None:
         """What the rules are shown: all tokens so far, int64 [1, n]; None where there are no rules."""
-        if self.turns.rules is None:
-            return None
-        return torch.cat([self.row.made, self.row.coarse.new_tensor(self.new)])[None]
+        return None if self.turns.rules is None else self.ids()[None]
+
+    def ids(self) -> Tensor:
+        """All tokens so far, int64 [n]."""
+        return torch.cat([self.row.made, self.row.coarse.new_tensor(self.new)])
 
     def take(self) -> None:
         """Puts what is made with what was made before."""
@@ -292,19 +294,21 @@ class CoarseBatch:
 
     def whole_windows(self, owners: Collection[int]) -> dict[int, Tensor]:
         """Codes in [0, codebook_size), int64 [codebook, frame], of those owners whose rows have just ended a window."""
-        sizes, found = (self._n_codebooks, self._vocab_size, self._codebook_size), {}
+        found = {}
         for row in [*self._rows, *self._waiting] if owners else []:
             n_done = row.row.n_done + len(row.new)
             if row.owner in owners and n_done and n_done % row.turns.options.sliding_window_len == 0:
-                ids = torch.cat([row.row.made, row.row.coarse.new_tensor(row.new)])
-                found[row.owner] = vocabulary.coarse_codes(ids, *sizes)
+                found[row.owner] = self._codes(row.ids())
         return found
+
+    def _codes(self, ids: Tensor) -> Tensor:
+        """Coarse ids [n] -> codes, int64 [codebook, frame]."""
+        return vocabulary.coarse_codes(ids, self._n_codebooks, self._vocab_size, self._codebook_size)
 
     def _read_prompts(self, ended: Ended) -> None:
         """Rows whose prompt has moved, or which are new, join with a prompt; those that have all their tokens have ended."""
         for row in [row for row in self._waiting if row.row.n_done >= row.row.n_tokens]:
-            sizes = (self._n_codebooks, self._vocab_size, self._codebook_size)
-            ended[row.owner] = vocabulary.coarse_codes(row.row.made, *sizes)
+            ended[row.owner] = self._codes(row.row.made)
         waiting = [row for row in self._waiting if row.owner not in ended]
         new, self._waiting = waiting[:MOST_PROMPTS], waiting[MOST_PROMPTS:]
         if not new:
@@ -354,8 +358,7 @@ class CoarseBatch:
             if row.row.n_done < row.row.n_tokens:
                 self._waiting.append(row)
             else:
-                sizes = (self._n_codebooks, self._vocab_size, self._codebook_size)
-                ended[row.owner] = vocabulary.coarse_codes(row.row.made, *sizes)
+                ended[row.owner] = self._codes(row.row.made)
         return _compact(going)
 
     def _foresee(self) -> Any:

@@ -20,6 +20,9 @@ from .processors import check_audio
 from .progress import Advance, ignore
 from .sampling import Draws
 
+CHUNK_SECONDS = 1.0
+"""Least length of a piece of audio behind the first, unless another is asked for."""
+
 
 @dataclass
 class BarkStreamOutput(ModelOutput):

@@ -37,7 +37,7 @@ from ..generation.options import (
 )
 from ..generation.processors import check_audio
 from ..generation.sampling import Draws
-from ..generation.streaming import Pieces
+from ..generation.streaming import CHUNK_SECONDS, Pieces
 from ..voices import VoicePreset
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,6 @@ SLOTS = {"cpu": 16, "cuda": 64}
 
 _FINE_ROWS = {"cpu": 1, "cuda": 16}
 """Rows whose codebooks are filled together: on a CPU one window keeps every core busy, and others would wait for more."""
-
-
-CHUNK_SECONDS = 1.0
-"""Least length of a piece behind the first, as of `BarkModel.generate_stream`."""
 
 
 @dataclass(frozen=True, eq=False)
