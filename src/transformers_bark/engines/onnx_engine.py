@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache as cache_result
 from functools import lru_cache, partial
@@ -61,9 +61,11 @@ class OnnxCausal:
         from .onnx_graph import causal_graph
 
         self.model, self.with_head = model, with_head
+        self.width = model.config.output_vocab_size
+        self.tables = _rows_of(model.input_embeds_layer), _rows_of(model.position_embeds_layer)
         self.dtype = {"fp32": np.float32, "int8": np.int8}[cache_precision]
         self.sessions: dict[str, Any] = {}
-        self.heads: dict[Span, np.ndarray] = {}
+        self.heads: dict[Span, Any] = {}
         n_weights = sum(part.numel() for part in model.layers.parameters())
         graphs = GRAPHS[precision] | ({"draft": "int8"} if precision == "fp32" and n_weights > DRAFTED_WEIGHTS else {})
 
@@ -104,18 +106,19 @@ class OnnxCausal:
     def step(
         self, state: OnnxDecoding, tokens: Tensor, span: Span = None, foresight: Foresight | None = None
     ) -> tuple[Tensor, OnnxDecoding]:
-        later = replace(state, lengths=state.lengths + np.int32(1), read=state.read[1:])
-        if state.read and state.read[0][0] == int(tokens):
-            later.reach = min(state.reach + (not later.read), MOST_PROPOSED)
-            return state.read[0][1], later
-        if state.read:  # another token was chosen: what was read after it is overwritten
-            later.reach, later.read = max(1, state.reach - 1), []
+        places, state.lengths = state.lengths, state.lengths + np.int32(1)
+        if state.read:
+            (token, logits), *state.read = state.read
+            if token == int(tokens):
+                state.reach = min(state.reach + (not state.read), MOST_PROPOSED)
+                return logits, state
+            # another token was chosen: what was read after it is overwritten
+            state.reach, state.read = max(1, state.reach - 1), []
         if foresight is not None and foresight.n_steps and "draft" in self.sessions:
-            return self._read_ahead(later, int(tokens), foresight), later
-        places = torch.from_numpy(state.lengths.astype(np.int64))
-        embeds = self._embed(tokens, places)[:, None]
+            return self._read_ahead(state, int(tokens), foresight), state
+        embeds = self._embed(tokens.numpy(), places)[:, None]
         graph = self._graph("step" if len(tokens) <= STEP_ROWS else "prompt")
-        return self._run(graph, later, embeds, span), later
+        return self._run(graph, state, embeds, span), state
 
     def _read_ahead(self, state: OnnxDecoding, token: int, foresight: Foresight) -> Tensor:
         """Proposes tokens by the draft and reads them together with `token`: the logits after that; the others wait in `state`.
@@ -126,9 +129,9 @@ class OnnxCausal:
 
         def run(name: str, start: int, span: Span) -> Tensor:
             """Logits after each of `tokens` from `start` on."""
-            places = before + torch.arange(start, len(tokens))
+            places = np.arange(before + start, before + len(tokens))
             reading = replace(state, lengths=np.array([before + len(tokens)], np.int32))
-            embeds = self._embed(torch.tensor(tokens[start:]), places)[None]
+            embeds = self._embed(np.array(tokens[start:]), places)[None]
             return self._run(name, reading, embeds, span, every=True)
 
         for ahead in range(min(state.reach, foresight.n_steps)):
@@ -136,16 +139,17 @@ class OnnxCausal:
             if proposed is None:
                 break
             tokens.append(proposed)
-        spans = [foresight.span(ahead) or (0, self.model.config.output_vocab_size) for ahead in range(len(tokens))]
+        spans = [foresight.span(ahead) or (0, self.width) for ahead in range(len(tokens))]
         start, end = min(first for first, _ in spans), max(end for _, end in spans)
         logits = run("all", 0, (start, end))
         read = [row[None, first - start : end - start] for row, (first, end) in zip(logits, spans, strict=True)]
         state.read = list(zip(tokens[1:], read[1:], strict=True))
         return read[0]
 
-    def _embed(self, tokens: Tensor, places: Tensor) -> np.ndarray:
-        """Tokens and their positions, int64 [n] each -> [n, hidden]."""
-        return _rows(self.model.input_embeds_layer, tokens) + _rows(self.model.position_embeds_layer, places)
+    def _embed(self, tokens: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Tokens and their positions, whole numbers [n] each -> [n, hidden]."""
+        token_rows, place_rows = self.tables
+        return token_rows(tokens) + place_rows(places)
 
     def keep_rows(self, state: OnnxDecoding, rows: Sequence[int]) -> OnnxDecoding:
         lengths, n_rows = state.lengths[list(rows)], len(rows)
@@ -177,10 +181,10 @@ class OnnxCausal:
         """The first rows of a storage as a batch."""
         return OnnxDecoding([_value(part[: len(lengths)]) for part in storage], lengths, storage)
 
-    def _head(self, span: Span) -> np.ndarray:
+    def _head(self, span: Span) -> Any:
         """The part of the head that is asked for, [token, hidden]."""
         if span not in self.heads:
-            self.heads[span] = np.ascontiguousarray(_float(self.model.lm_head.weight[tokens_of(span)]))
+            self.heads[span] = _value(_float(self.model.lm_head.weight[tokens_of(span)]))
         return self.heads[span]
 
     def _binding(self, graph: str, state: OnnxDecoding, in_place: bool) -> _Binding:
@@ -198,12 +202,11 @@ class OnnxCausal:
         binding.give("cached", state.lengths - np.int32(1))
         binding.give("total", state.lengths.max())
         binding.give("asked", _asked(n_rows, n_tokens, every))
-        width = self.model.config.output_vocab_size
+        width = self.width
         if not self.with_head:
-            head = self._head(span)
-            width = len(head)
-            binding.lend("head", head)
-        out = torch.from_numpy(binding.run(n_tokens if every else n_rows, width))
+            width = width if span is None else span[1] - span[0]
+            binding.lend("head", self._head(span))
+        out = binding.run(n_tokens if every else n_rows, width)
         if is_apart:  # a prompt for an int8 cache, which the graph has rounded
             for memory, present in zip(state.memory, binding.presents(), strict=True):
                 memory.numpy()[:, :, :n_tokens] = present
@@ -215,7 +218,10 @@ class _Binding:
 
     def __init__(self, session: Any, memory: Sequence[Any], in_place: bool) -> None:
         self._session, self._binding = session, session.io_binding()
-        self._arrays: dict[str, np.ndarray] = {}  # a binding borrows their memory: they must live until it has run
+        # a binding borrows their memory: they must live until it has run
+        self._arrays: dict[str, np.ndarray] = {}
+        self._lent: dict[str, Any] = {}
+        self._out = torch.empty(0)
         self._binding.bind_output("out")  # the first of the outputs
         for number, value in enumerate(memory):
             name = f"{'kv'[number % 2]}{number // 2}"
@@ -231,22 +237,22 @@ class _Binding:
         if kept is not None and kept.shape == values.shape:
             kept[...] = values
         else:
-            self.lend(name, np.array(values, order="C"))
+            self._arrays[name] = np.array(values, order="C")
+            self._binding.bind_cpu_input(name, self._arrays[name])
 
-    def lend(self, name: str, array: np.ndarray) -> None:
+    def lend(self, name: str, value: Any) -> None:
         """An input that others hold too, and that is never written to."""
-        if self._arrays.get(name) is not array:
-            self._arrays[name] = array
-            self._binding.bind_cpu_input(name, array)
+        if self._lent.get(name) is not value:
+            self._lent[name] = value
+            self._binding.bind_ortvalue_input(name, value)
 
-    def run(self, n_asked: int, width: int) -> np.ndarray:
+    def run(self, n_asked: int, width: int) -> Tensor:
         """The logits that were asked for, float32 [n_asked, width]."""
-        out = self._arrays.get("out")
-        if out is None or out.shape != (n_asked, width):
-            out = self._arrays["out"] = np.empty((n_asked, width), np.float32)
-            self._binding.bind_output("out", "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        if self._out.shape != (n_asked, width):
+            self._out = torch.empty(n_asked, width)
+            self._binding.bind_output("out", "cpu", 0, np.float32, self._out.shape, self._out.data_ptr())
         self._session.run_with_iobinding(self._binding)
-        return out.copy()  # the next step writes there
+        return self._out.clone()  # the next step writes there
 
     def presents(self) -> list[np.ndarray]:
         """Keys and values that were not written in place."""
@@ -269,6 +275,7 @@ class OnnxFine:
         from .onnx_graph import fine_graph
 
         self.model = model
+        self.tables = [_rows_of(table) for table in model.input_embeds_layers]
         self.session: Any = None
 
         def check(name: str, session: Any) -> Difference:
@@ -287,14 +294,14 @@ class OnnxFine:
         head = _float(model.lm_heads[codebook - model.config.n_codes_given].weight)
         positions = _float(model.position_embeds_layer.weight)[: codes.shape[1]]
 
-        def run(row: Tensor) -> Tensor:
-            tables = model.input_embeds_layers[: codebook + 1]
-            embeds = sum((_rows(table, row[:, index]) for index, table in enumerate(tables)), positions)
+        def run(row: np.ndarray) -> Tensor:
+            tables = self.tables[: codebook + 1]
+            embeds = sum((rows_of(row[:, index]) for index, rows_of in enumerate(tables)), positions)
             inputs = {"embeds": embeds[None], "first": np.array([first], np.int64), "head": head}
             return torch.from_numpy(self.session.run(["out"], inputs)[0])
 
         # a window alone keeps every core busy, and its activations stay near them
-        return torch.stack([run(row) for row in codes])
+        return torch.stack([run(row) for row in codes.numpy()])
 
 
 def _float(tensor: Tensor) -> np.ndarray:
@@ -302,11 +309,14 @@ def _float(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().numpy()
 
 
-def _rows(table: nn.Embedding, places: Tensor) -> np.ndarray:
-    """Rows of an embedding, float32. By NumPy: PyTorch's threads would wait for a core on which one of ONNX Runtime's still spins."""
+def _rows_of(table: nn.Embedding) -> Callable[[np.ndarray], np.ndarray]:
+    """Gives rows of an embedding, float32, by their places.
+
+    By NumPy: PyTorch's threads would wait for a core on which one of ONNX Runtime's still spins.
+    """
     if table.weight.dtype != torch.float32:
-        return _float(table.weight[places])
-    return _float(table.weight)[places.numpy()]
+        return lambda places: _float(table.weight[torch.from_numpy(places).long()])
+    return _float(table.weight).__getitem__
 
 
 def _grown(rows: np.ndarray, n_rows: int, room: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
         logits = _keep_top_p(logits, options.top_p)
     if options.top_k:
         least = logits.topk(min(int(options.top_k), logits.shape[-1]), dim=-1).values[..., -1:]
-        logits = torch.where(logits < least, -torch.inf, logits)
+        logits = logits.masked_fill(logits < least, -torch.inf)
     logits = _at_temperature(logits, float(options.temperature or 1.0))
     if options.warpers is not None:
         logits = warp(logits, options.warpers)
@@ -43,14 +43,9 @@ def _softmax(logits: Tensor) -> Tensor:
     On the CPU a row at a time, which one thread computes: for a few rows PyTorch would wake others, and they wait for those of ONNX
     Runtime, which spin between two steps.
     """
-    if logits.device.type != "cpu" or logits.ndim < 2 or not len(logits):
+    if logits.device.type != "cpu" or logits.ndim < 2 or len(logits) < 2:
         return logits.softmax(-1)
-    return _stacked([row.softmax(-1) for row in logits])
-
-
-def _stacked(rows: list[Tensor]) -> Tensor:
-    """[token] of each row -> [row, token]; one row alone is not copied."""
-    return rows[0][None] if len(rows) == 1 else torch.stack(rows)
+    return torch.stack([row.softmax(-1) for row in logits])
 
 
 def _at_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -88,14 +83,15 @@ def choose(probs: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp_max(probs.shape[-1] - 1)
 
 
-def race(probs: Tensor, waits: Tensor) -> Tensor:
+def race(probs: np.ndarray, waits: np.ndarray) -> np.ndarray:
     """The token that is ready first: probs [row, token], waits [row, token], drawn from Exp(1) -> int64 [row].
 
     A token is ready after its wait divided by its probability, so each is first with its probability (the exponential race, or
     Gumbel's trick). Where probabilities change a little the first seldom changes, unlike in `choose`: what a quantized model
     would say is nearly always what the exact one says.
     """
-    return (waits / probs).argmin(-1)
+    with np.errstate(divide="ignore"):
+        return (waits / probs).argmin(-1)
 
 
 AHEAD = 64
@@ -123,7 +119,7 @@ class Draws:
     seeds: tuple[int, ...] | dict[int, int] | None = None
     """By row: in order, or of rows that come (`admit`) and go (`forget`)."""
     generators: dict[tuple[str, int], np.random.Generator] = field(default_factory=dict)
-    foreseen: dict[tuple[str, int], list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    foreseen: dict[tuple[str, int], list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     """Waits that were looked at before their turn, by stage and row."""
     blocks: dict[str, _Block] = field(default_factory=dict)
     """Uniforms of each stage that lie on a device already."""
@@ -223,13 +219,14 @@ class Draws:
         """
         if probs.device.type != "cpu":  # a number for every token would have to be copied there
             return choose(probs, self.next_uniforms(stage, rows, probs.device))
-        return race(probs, _stacked([self._waits(stage, row, probs.shape[-1], ahead) for row in rows]))
+        waits = [self._waits(stage, row, probs.shape[-1], ahead) for row in rows]
+        return torch.from_numpy(race(probs.numpy(), np.stack(waits)))
 
-    def _waits(self, stage: str, row: int, count: int, ahead: int | None) -> Tensor:
+    def _waits(self, stage: str, row: int, count: int, ahead: int | None) -> np.ndarray:
         """The next draws from Exp(1) of a row, one for each token, or those after `ahead` others."""
         foreseen = self.foreseen[stage, row]
         while len(foreseen) <= (ahead or 0):
-            foreseen.append(torch.from_numpy(self._generator(stage, row).standard_exponential(count)))
+            foreseen.append(self._generator(stage, row).standard_exponential(count))
         return foreseen.pop(0) if ahead is None else foreseen[ahead]
 
 
