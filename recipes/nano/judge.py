@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,12 @@ WORDS_ALONE = ["Yes.", "Stop!", "No.", "Hello!", "Thanks.", "Please.", "Tomorrow
 
 N_SEEDS = 3
 
+BATCH = 16
+"""Sentences that are spoken at once: each is what it is alone, in a third of the time."""
+
+Speak = Callable[[Sequence[str]], Iterable[np.ndarray]]
+"""Sentences -> the audio of each, float32 [samples]."""
+
 
 def sentences(name: str) -> list[str]:
     """The lines of a file beside this one."""
@@ -75,22 +81,28 @@ class Judge:
         self.processor = BarkProcessor.from_pretrained(folder)
         self.rate = self.model.generation_config.sample_rate
 
-    def speak(self, sentence: str, voice: str | None = None, seed: int | None = None) -> np.ndarray:
-        """float32 [samples], with the checkpoint's own settings."""
+    def speak(self, spoken: Sequence[str], voice: str | None = None, seed: int | None = None) -> Iterator[np.ndarray]:
+        """The audio of each sentence, with the checkpoint's own settings."""
         seed = self.seed if seed is None else seed
-        inputs = self.processor(sentence, voice_preset=voice)
-        return self.model.generate(**inputs, seed=seed, progress=False)[0].numpy()
+        for rows in (list(spoken[start : start + BATCH]) for start in range(0, len(spoken), BATCH)):
+            inputs = self.processor(rows, voice_preset=voice)
+            own = {"seed": [seed] * len(rows), "progress": False, "return_output_lengths": True}
+            for audio, length in zip(*self.model.generate(**inputs, **own), strict=True):
+                yield audio[:length].numpy()
 
-    def narrate(self, text: str) -> np.ndarray:
-        """float32 [samples], spoken as long texts are, piece by piece."""
-        return np.concatenate([spoken.audio for spoken in Narrator(self.model, self.processor)(text, seed=self.seed)])
+    def narrate(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
+        """The audio of each text, spoken as long ones are, piece by piece."""
+        narrator = Narrator(self.model, self.processor)
+        for text in texts:
+            yield np.concatenate([spoken.audio for spoken in narrator(text, seed=self.seed)])
 
     def real_time_factor(self) -> float:
         """Compute seconds for a second of audio: one sentence, the best of three."""
         factors = []
         for _ in range(3):
             started = time.perf_counter()
-            factors.append(1 / len(self.speak(ONE_SENTENCE)) * self.rate * (time.perf_counter() - started))
+            (audio,) = self.speak([ONE_SENTENCE])
+            factors.append((time.perf_counter() - started) * self.rate / len(audio))
         return min(factors)
 
     def command(self) -> tuple[float, float]:
@@ -187,11 +199,11 @@ class Listener:
         self.taught = {sentence: teacher.speak(sentence, 1.05, 0) for sentence in spoken}
         dnsmos.run(np.zeros(16_000, np.float32), 16_000)
 
-    def hear(self, speak: Callable[[str], np.ndarray], rate: int, spoken: Sequence[str] | None = None) -> Heard:
-        """Listens to `speak` of each sentence."""
-        result = Heard()
-        for sentence in self.spoken if spoken is None else spoken:
-            audio = soxr.resample(speak(sentence), rate, 16_000).astype(np.float32)
+    def hear(self, speak: Speak, rate: int, spoken: Sequence[str] | None = None) -> Heard:
+        """Listens to `speak` of the sentences."""
+        result, spoken = Heard(), self.spoken if spoken is None else spoken
+        for sentence, said in zip(spoken, speak(spoken), strict=True):
+            audio = soxr.resample(said, rate, 16_000).astype(np.float32)
             segments, _ = self.recogniser.transcribe(audio, language="en", beam_size=5, temperature=0.0)
             result.said.append(plain(sentence))
             result.heard.append(plain(" ".join(segment.text for segment in segments)))
@@ -209,7 +221,8 @@ def levels(judge: Judge, listener: Listener) -> dict[str, str]:
         "its semantic tokens -> audio": chain.semantic,
     }
     return {
-        f"word error rate: {name}": f"{listener.hear(way, judge.rate).error_rate:.3f}" for name, way in ways.items()
+        f"word error rate: {name}": f"{listener.hear(partial(map, way), judge.rate).error_rate:.3f}"
+        for name, way in ways.items()
     }
 
 
@@ -218,7 +231,7 @@ def text_to_audio(judge: Judge, listener: Listener) -> dict[str, str]:
     seeds = range(judge.seed, judge.seed + N_SEEDS)
     runs = [listener.hear(partial(judge.speak, seed=seed), judge.rate) for seed in seeds]
     rates = [run.error_rate for run in runs]
-    print("\n".join(["passed over, repeated, made up:", *(line for run in runs for line in run.slips)]))
+    print("passed over, repeated, made up:", *(line for run in runs for line in run.slips), sep="\n", file=sys.stderr)
     voices = {
         name: listener.hear(partial(judge.speak, voice=name), judge.rate)
         for name in judge.processor.available_voice_presets
@@ -294,14 +307,13 @@ def main() -> None:
     listener = Listener(spoken)
     folders = [options.model, *([options.against] if options.against else [])]
     judges = [Judge(folder, options) for folder in folders]
-    columns: list[dict[str, str]] = [{} for _ in judges]
+    print(f"\n{len(spoken)} sentences of `fresh_sentences.txt` ({options.half}), seed {options.seed}\n")
+    print(f"| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}", flush=True)
     for name in GROUPS:
         if name in options.only:
-            columns = [column | GROUPS[name](judge, listener) for judge, column in zip(judges, columns, strict=True)]
-    print(f"\n{len(spoken)} sentences of `fresh_sentences.txt` ({options.half}), seed {options.seed}\n")
-    print(f"| what | {' | '.join(Path(folder).name for folder in folders)} |\n|---|{'---|' * len(folders)}")
-    for what in columns[0]:
-        print(f"| {what} | {' | '.join(column[what] for column in columns)} |")
+            columns = [GROUPS[name](judge, listener) for judge in judges]
+            for what in columns[0]:
+                print(f"| {what} | {' | '.join(column[what] for column in columns)} |", flush=True)
 
 
 if __name__ == "__main__":
