@@ -10,6 +10,7 @@ comes first here may be a text as well as a command, which click's groups do not
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,12 @@ COMMANDS = {
 }
 """Commands, each a module of this package, and what they do."""
 
+SPINS = "30000"
+"""How often PyTorch's threads under Linux (GNU's OpenMP) look for each other before they sleep: for about a millisecond.
+
+Its own 300 000 are some ten milliseconds, which operators of microseconds wait where another program has one of the cores.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -41,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: with 2 for bad usage, with 0 for help.
     """
     clock = Clock(of_process=arguments is None)
+    if arguments is None and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS  # read when PyTorch is loaded, which nothing has done yet
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
         command = words.pop(0) if words and words[0] in COMMANDS else None
