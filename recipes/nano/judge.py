@@ -41,7 +41,7 @@ ONE_SENTENCE = "Thank you for calling, how can I help you today?"
 COMMAND = """
 import sys
 from transformers_bark.cli import main
-if main(sys.argv[1:]):
+if main():
     sys.exit(1)
 print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

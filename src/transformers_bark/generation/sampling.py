@@ -220,7 +220,7 @@ class Draws:
         if probs.device.type != "cpu":  # a number for every token would have to be copied there
             return choose(probs, self.next_uniforms(stage, rows, probs.device))
         waits = [self._waits(stage, row, probs.shape[-1], ahead) for row in rows]
-        return torch.from_numpy(race(probs.numpy(), np.stack(waits)))
+        return torch.from_numpy(race(probs.numpy(), np.array(waits)))
 
     def _waits(self, stage: str, row: int, count: int, ahead: int | None) -> np.ndarray:
         """The next draws from Exp(1) of a row, one for each token, or those after `ahead` others."""
