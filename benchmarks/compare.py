@@ -189,11 +189,10 @@ def table(lines: list[Line]) -> str:
     stock = {(line.batch, line.seconds): line for line in lines if line.name.startswith("stock")}
     for line in lines:  # on a CPU stock says one sentence at a time
         base = stock.get((line.batch, line.seconds)) or stock.get((1, line.seconds))
-        coarse = 2 * line.tokens["fine"]
         cells = [
             *(line.name, line.batch, f"{line.seconds:g} s"),
             f"{1e3 * line.times['semantic'] / line.tokens['semantic']:.1f}",
-            f"{1e3 * line.times['coarse'] / coarse:.1f}",
+            f"{1e3 * line.times['coarse'] / line.tokens['coarse']:.1f}",
             *(
                 f"{line.times['fine']:.2f}",
                 f"{line.times['codec']:.2f}",
@@ -216,7 +215,7 @@ def roofline(lines: list[Line], folder: Path, rows: dict[str, Any], bandwidth: f
     ]
     for line in lines:
         if line.batch == 1 and line.seconds == min(other.seconds for other in lines):
-            for stage, count in (("semantic", line.tokens["semantic"]), ("coarse", 2 * line.tokens["fine"])):
+            for stage, count in (("semantic", line.tokens["semantic"]), ("coarse", line.tokens["coarse"])):
                 least = step_bytes(folder, stage, rows[line.name], start + count / 2) / bandwidth
                 reached = line.times[stage] / count
                 out.append(

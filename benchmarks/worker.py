@@ -140,7 +140,8 @@ def measure(job: dict[str, Any], report: Callable[[dict[str, Any]], None] = lamb
             before[name] = time.perf_counter() - started
             call = getattr(stages, name)(batch, count)
             times[name] = min(_time(call, stages.wait) for _ in range(job.get("repeats", 1)))
-        results.append({"batch": batch, "seconds": seconds, "tokens": counts, "times": times})
+        made = {**counts, "coarse": counts["fine"] * stages.configs["coarse"].n_coarse_codebooks}
+        results.append({"batch": batch, "seconds": seconds, "tokens": made, "times": times})
         peaks.append(peak_memory(stages.device))
         report({**results[-1], "before": before, "peak_mb": peaks[-1]})
     return {"results": results, "peak_mb": max(peaks)}

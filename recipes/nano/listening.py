@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+NORMALIZER = EnglishTextNormalizer({})
+"""Whisper's own (Radford et al. 2022, appendix C): numbers as digits, contractions in full; without its list of British spellings."""
 
 
 def plain(text: str) -> str:
-    """Lower-case words without punctuation; small numbers spelled out."""
-    words = re.sub(r"[^a-z0-9' ]+", " ", text.lower().replace("-", " ")).split()
-    return " ".join(NUMBERS[int(word)] if word.isdigit() and int(word) <= 10 else word for word in words)
+    """Lower-case words, in which a number is the same however it was written."""
+    return " ".join(re.findall(r"[a-z0-9$£€%']+", NORMALIZER(text)))
 
 
 def _letters(words: Sequence[str]) -> str:

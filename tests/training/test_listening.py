@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +64,7 @@ def test_slips_are_rows_of_words_gone_wrong(listening: ModuleType, said: str, he
     assert listening.slips(said, heard) == found
 
 
-def test_small_numbers_are_words(listening: ModuleType) -> None:
-    assert listening.plain("It's 5 o'clock, Well-known!") == "it's five o'clock well known"
-    assert "listening" in sys.modules
+def test_a_number_is_the_same_however_it_was_written(listening: ModuleType) -> None:
+    assert listening.plain("It's 5 o'clock, Well-known!") == listening.plain("it is five o'clock well known")
+    assert listening.plain("Twenty-four dollars, in eighteen fifty") == listening.plain("$24 in 1850.")
+    assert listening.plain("At 3 a.m.") == "at 3 a m"
