@@ -215,7 +215,8 @@ def roofline(lines: list[Line], folder: Path, rows: dict[str, Any], bandwidth: f
     ]
     for line in lines:
         if line.batch == 1 and line.seconds == min(other.seconds for other in lines):
-            for stage, count in (("semantic", line.tokens["semantic"]), ("coarse", line.tokens["coarse"])):
+            for stage in ("semantic", "coarse"):
+                count = line.tokens[stage]
                 least = step_bytes(folder, stage, rows[line.name], start + count / 2) / bandwidth
                 reached = line.times[stage] / count
                 out.append(

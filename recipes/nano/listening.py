@@ -6,15 +6,12 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-NORMALIZER = EnglishTextNormalizer({})
-"""Whisper's own (Radford et al. 2022, appendix C): numbers as digits, contractions in full; without its list of British spellings."""
+from transformers_bark.narration import recogniser
 
 
 def plain(text: str) -> str:
-    """Lower-case words, in which a number is the same however it was written."""
-    return " ".join(re.findall(r"[a-z0-9$£€%']+", NORMALIZER(text)))
+    """Lower-case words, in which a number is the same however it was written; no stop that Whisper's normalizer left alone."""
+    return " ".join(re.findall(r"[a-z0-9$£€%']+", recogniser.plain(text, "en")))
 
 
 def _letters(words: Sequence[str]) -> str:
